@@ -1,0 +1,425 @@
+"""Records: the xarray layouts that every part of exitwave reads and writes.
+
+A record is an :class:`xarray.Dataset` with one main variable of a known layout. Every variable and
+coordinate carries ``units`` and ``long_name``; lengths are in Å, energies in eV. Complex arrays are
+stored along a dimension ``part = [real, imag]``, because netCDF has no complex numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from exitwave.errors import InputError
+
+Array = npt.NDArray[Any]
+
+PARTS = ("real", "imag")
+COMPONENTS = ("x", "y", "z")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The main variable of a record, the order of its dimensions and its units."""
+
+    variable: str
+    dims: tuple[str, ...]
+    units: str
+    long_name: str
+    needs_energy: bool = True
+
+
+LAYOUTS: dict[str, Layout] = {
+    "images": Layout("intensity", ("defocus", "y", "x"), "1", "image intensity over vacuum intensity"),
+    "wave": Layout("wave", ("part", "y", "x"), "1", "exit wave"),
+    "phase": Layout("phase", ("y", "x"), "rad", "phase of the exit wave"),
+    "magnetisation": Layout(
+        "magnetisation", ("component", "z", "y", "x"), "A/m", "magnetisation", needs_energy=False
+    ),
+    "diffraction4d": Layout("counts", ("scan_y", "scan_x", "ky", "kx"), "1", "diffraction patterns"),
+    "lacbed": Layout("intensity", ("thickness", "tilt_y", "tilt_x"), "1", "LACBED disk"),
+}
+
+# Units and names of the coordinates that layouts share.
+COORDINATES: dict[str, tuple[str, str]] = {
+    "x": ("Å", "position x"),
+    "y": ("Å", "position y"),
+    "z": ("Å", "position z along the beam"),
+    "defocus": ("Å", "defocus, underfocus positive"),
+    "energy": ("eV", "beam energy"),
+    "scan_x": ("Å", "probe position x"),
+    "scan_y": ("Å", "probe position y"),
+    "kx": ("1/Å", "spatial frequency x"),
+    "ky": ("1/Å", "spatial frequency y"),
+    "tilt_x": ("rad", "beam tilt x"),
+    "tilt_y": ("rad", "beam tilt y"),
+    "thickness": ("Å", "specimen thickness"),
+    "part": ("1", "real or imaginary part"),
+    "component": ("1", "vector component"),
+}
+
+
+def _coordinate(name: str, values: Any) -> xr.Variable:
+    units, long_name = COORDINATES[name]
+    values = np.asarray(values)
+    dims = () if values.ndim == 0 else (name,)
+    return xr.Variable(dims, values, {"units": units, "long_name": long_name})
+
+
+def make_record(layout: str, values: Array, *, energy: float | None = None, **coordinates: Any) -> xr.Dataset:
+    """Wrap an array in a record.
+
+    Parameters
+    ----------
+    layout : str
+        A key of :data:`LAYOUTS`.
+    values : ndarray
+        The main variable, axes in the order of the layout.
+    energy : float, optional
+        Beam energy in eV.
+    **coordinates
+        One sequence for each dimension (Å, rad or 1/Å, see :data:`COORDINATES`). ``part`` and
+        ``component`` are filled in.
+
+    Returns
+    -------
+    xarray.Dataset
+        Checked by :func:`validate`.
+
+    Raises
+    ------
+    InputError
+        For an unknown layout, a wrong number of axes or a coordinate of the wrong length.
+    """
+    spec = _layout(layout)
+    values = np.asarray(values)
+    if values.ndim != len(spec.dims):
+        raise InputError(
+            f"{layout}: array of shape {values.shape} given, but the layout has the axes {spec.dims}"
+        )
+    coordinates = {"part": PARTS, "component": COMPONENTS} | coordinates
+    coords: dict[str, xr.Variable] = {}
+    for dim, size in zip(spec.dims, values.shape, strict=True):
+        if dim not in coordinates:
+            raise InputError(f"{layout}: the coordinate {dim} is missing: pass {dim}=...")
+        coords[dim] = _coordinate(dim, coordinates[dim])
+        if coords[dim].shape != (size,):
+            raise InputError(
+                f"{layout}: {coords[dim].size} values of {dim} for {size} along that axis: give one for each"
+            )
+    if energy is not None:
+        coords["energy"] = _coordinate("energy", float(energy))
+    attrs = {"units": spec.units, "long_name": spec.long_name}
+    record = xr.Dataset({spec.variable: (spec.dims, values, attrs)}, coords, {"layout": layout})
+    return validate(record, layout)
+
+
+def pixel_positions(n: int, sampling: float) -> Array:
+    """Return the positions in Å of `n` pixels `sampling` Å apart, the first at 0."""
+    return np.arange(n) * float(sampling)
+
+
+def images(
+    intensity: Array | Sequence[Array],
+    *,
+    defocus: Sequence[float],
+    sampling: float | tuple[float, float],
+    energy: float,
+) -> xr.Dataset:
+    """Make a record of images.
+
+    Parameters
+    ----------
+    intensity : ndarray, shape (defocus, y, x), or a sequence of (y, x) arrays
+        Intensity over the vacuum intensity, dimensionless.
+    defocus : sequence of float
+        One value for each image, Å, underfocus positive.
+    sampling : float or (float, float)
+        Pixel size in Å, one number or ``(y, x)``.
+    energy : float
+        Beam energy, eV.
+
+    Returns
+    -------
+    xarray.Dataset
+        Layout ``images``.
+
+    Raises
+    ------
+    InputError
+        For images of unequal shape, an unequal number of defoci, non-finite pixels, or a pixel size
+        or energy that is not positive.
+    """
+    if not isinstance(intensity, np.ndarray):
+        shapes = sorted({np.shape(image) for image in intensity})
+        if len(shapes) != 1:
+            raise InputError(f"images have unequal shapes {shapes}: crop or bin them to one shape")
+        intensity = np.stack([np.asarray(image) for image in intensity])
+    defocus = np.atleast_1d(np.asarray(defocus, float))
+    if intensity.ndim == 3 and len(intensity) != len(defocus):
+        raise InputError(f"{len(intensity)} images but {len(defocus)} defoci: give one defocus for each image")
+    dy, dx = sampling_pair(sampling)
+    y, x = intensity.shape[-2:]
+    coords = {"defocus": defocus, "y": pixel_positions(y, dy), "x": pixel_positions(x, dx)}
+    return make_record("images", intensity, energy=energy, **coords)
+
+
+def wave(values: Array, *, sampling: float | tuple[float, float], energy: float) -> xr.Dataset:
+    """Make a record of a complex wave of shape (y, x); pixel size in Å, energy in eV."""
+    dy, dx = sampling_pair(sampling)
+    coords = {"y": pixel_positions(values.shape[-2], dy), "x": pixel_positions(values.shape[-1], dx)}
+    return make_record("wave", to_parts(values), energy=energy, **coords)
+
+
+def phase(values: Array, *, sampling: float | tuple[float, float], energy: float) -> xr.Dataset:
+    """Make a record of a phase in rad of shape (y, x); pixel size in Å, energy in eV."""
+    dy, dx = sampling_pair(sampling)
+    coords = {"y": pixel_positions(values.shape[-2], dy), "x": pixel_positions(values.shape[-1], dx)}
+    return make_record("phase", values, energy=energy, **coords)
+
+
+def magnetisation(values: Array, *, cell: tuple[float, float, float]) -> xr.Dataset:
+    """Make a record of a magnetisation in A/m.
+
+    Parameters
+    ----------
+    values : ndarray, shape (3, z, y, x)
+        Components x, y, z of the magnetisation, A/m.
+    cell : (float, float, float)
+        Cell size ``(z, y, x)`` in Å.
+    """
+    names = ("z", "y", "x")
+    sizes = values.shape[1:]
+    coords = {n: pixel_positions(s, c) for n, s, c in zip(names, sizes, cell, strict=True)}
+    record = make_record("magnetisation", values, **coords)
+    record.attrs["cell"] = [float(c) for c in cell]
+    return record
+
+
+def to_parts(values: Array) -> Array:
+    """Return a complex array as real numbers with a leading axis ``part``."""
+    return np.stack([np.real(values), np.imag(values)])
+
+
+def from_parts(record: xr.DataArray) -> Array:
+    """Return the complex array of a variable that has a dimension ``part``."""
+    parts = record.transpose("part", ...)
+    return np.asarray(parts.sel(part="real").values + 1j * parts.sel(part="imag").values)
+
+
+def sampling_pair(sampling: float | tuple[float, float]) -> tuple[float, float]:
+    """Return the pixel size as ``(y, x)`` in Å.
+
+    Raises
+    ------
+    InputError
+        If a pixel size is not a positive finite number.
+    """
+    pair = (sampling, sampling) if isinstance(sampling, int | float) else tuple(sampling)
+    if len(pair) != 2 or not all(np.isfinite(p) and p > 0 for p in pair):
+        raise InputError(f"pixel size {sampling} Å is not positive: give it in Å, for example 50")
+    return float(pair[0]), float(pair[1])
+
+
+def sampling_of(record: xr.Dataset) -> tuple[float, float]:
+    """Return the pixel size ``(y, x)`` of a record in Å, taken from its coordinates.
+
+    Raises
+    ------
+    InputError
+        If a coordinate has one pixel only, or is not evenly spaced and increasing.
+    """
+    pair = []
+    for name in ("y", "x"):
+        steps = np.diff(record[name].values)
+        if steps.size == 0 or not (steps > 0).all() or np.ptp(steps) > 1e-3 * steps.mean():
+            raise InputError(f"the coordinate {name} must have two or more evenly spaced, increasing values")
+        pair.append(float(steps.mean()))
+    return pair[0], pair[1]
+
+
+def _layout(name: str) -> Layout:
+    if name not in LAYOUTS:
+        raise InputError(f"unknown layout {name!r}: use one of {', '.join(LAYOUTS)}")
+    return LAYOUTS[name]
+
+
+def validate(record: xr.Dataset, layout: str) -> xr.Dataset:
+    """Check a record against its layout and return it.
+
+    Raises
+    ------
+    InputError
+        Naming the first field that is missing, of the wrong shape, not finite or not positive.
+    """
+    spec = _layout(layout)
+    if spec.variable not in record:
+        raise InputError(f"not a record of {layout}: the variable {spec.variable!r} is missing")
+    variable = record[spec.variable]
+    if variable.dims != spec.dims:
+        raise InputError(f"{layout}: {spec.variable} has the axes {variable.dims}, expected {spec.dims}")
+    if 0 in variable.shape:
+        raise InputError(f"{layout}: {spec.variable} is empty, shape {variable.shape}")
+    _check_finite(variable, layout)
+    for name in spec.dims:
+        if name not in record.coords:
+            raise InputError(f"{layout}: the coordinate {name} is missing")
+        if name not in ("part", "component"):
+            _check_finite(record[name], layout)
+    if spec.needs_energy:
+        if "energy" not in record.coords:
+            raise InputError(f"{layout}: the beam energy is missing: pass it in eV, for example 200e3")
+        energy = float(record["energy"])
+        if not (np.isfinite(energy) and energy > 0):
+            raise InputError(f"beam energy {energy:g} eV is not positive: give it in eV, for example 200e3")
+    return record
+
+
+def _check_finite(variable: xr.DataArray, layout: str) -> None:
+    if variable.dtype.kind not in "biuf":
+        raise InputError(f"{layout}: {variable.name} is not real numbers but {variable.dtype}")
+    bad = ~np.isfinite(variable.values)
+    if bad.any():
+        first = np.argwhere(bad)[0]
+        where = ", ".join(f"{d}={i}" for d, i in zip(variable.dims, first, strict=True))
+        raise InputError(
+            f"{layout}: {int(bad.sum())} values of {variable.name} are not finite, the first at {where}: "
+            "mask or replace them"
+        )
+
+
+def provenance(
+    command: str,
+    *,
+    paper: str | None = None,
+    scale: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    device: str = "cpu",
+    seconds: float | None = None,
+    **extra: Any,
+) -> dict[str, Any]:
+    """Return what made a record: command, parameters, seed, versions, git commit, device, seconds."""
+    packages = ("exitwave", "numpy", "torch", "xarray", "abtem")
+    versions = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    made: dict[str, Any] = {
+        "command": command,
+        "paper": paper,
+        "scale": scale,
+        "parameters": dict(parameters or {}),
+        "seed": seed,
+        "device": device,
+        "seconds": seconds,
+        "versions": versions,
+        "commit": _git_commit(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return made | extra
+
+
+def _git_commit() -> str:
+    """Return the commit of the sources, with ``+`` where they were changed since; else ``unknown``."""
+    here = Path(__file__).parent
+
+    def git(*args: str) -> str:
+        command = ["git", "-C", str(here), *args]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def with_provenance(record: xr.Dataset, made: Mapping[str, Any]) -> xr.Dataset:
+    """Return the record with its provenance attached as one JSON attribute."""
+    return record.assign_attrs(provenance=json.dumps(made, sort_keys=True, default=str))
+
+
+def provenance_of(record: xr.Dataset) -> dict[str, Any]:
+    """Return the provenance of a record, empty where it has none."""
+    try:
+        found = json.loads(record.attrs.get("provenance", "{}"))
+    except (TypeError, json.JSONDecodeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def save(record: xr.Dataset, path: str | os.PathLike[str]) -> Path:
+    """Write a record as netCDF, whole or not at all.
+
+    The file is written beside its destination under a temporary name and renamed when it is complete.
+
+    Raises
+    ------
+    InputError
+        If a variable is complex (use :func:`to_parts`) or has no ``units`` or ``long_name``.
+    OSError
+        If the disk refuses.
+    """
+    path = Path(path)
+    for name, variable in record.variables.items():
+        if variable.dtype.kind == "c":
+            raise InputError(f"{name} is complex, which netCDF does not know: store records.to_parts of it")
+        missing = {"units", "long_name"} - set(variable.attrs)
+        if missing:
+            raise InputError(f"{name} has no {' and no '.join(sorted(missing))}: set them in its attrs")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    encoding = {
+        str(n): {"zlib": True, "complevel": 4} for n, v in record.data_vars.items() if v.dtype.kind in "iuf" and v.ndim
+    }
+    try:
+        record.to_netcdf(temporary, engine="netcdf4", format="NETCDF4", encoding=encoding)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def load(path: str | os.PathLike[str], layout: str | None = None) -> xr.Dataset:
+    """Read a netCDF record into memory, and check it if a layout is named.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, truncated, no netCDF, or not of the layout.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        record = xr.load_dataset(path, engine="netcdf4")
+    except (OSError, ValueError, RuntimeError, KeyError, AttributeError, UnicodeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: not a readable netCDF file ({reason})") from error
+    if layout is None:
+        return record
+    try:
+        return validate(record, layout)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def command_line() -> str:
+    """Return the command that is running, for provenance."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
