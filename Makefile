@@ -1,0 +1,57 @@
+# `make book` and `make test` set up everything they need in .venv and run.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+.PHONY: help book test test-book lint pairs check-rows publish lock clean
+
+help:  ## Show what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+book: $(VENV)/.installed  ## Run the chapters and render the book to _build/html/index.html
+	$(BIN)/exitwave book
+
+test: $(VENV)/.installed-test  ## Run the tests (always; never cached)
+	$(BIN)/python -m pytest
+
+test-book: $(VENV)/.installed-test  ## Open every page of the built book in headless Chromium
+	$(BIN)/python -m pytest -m browser tests/book
+
+lint: $(VENV)/.installed-test  ## Ruff, types, import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+pairs: $(VENV)/.installed  ## Write notebooks/*.ipynb from notebooks/*.py, which are authoritative
+	$(BIN)/jupytext --update-metadata '{"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}' \
+	  --to ipynb notebooks/*.py
+
+check-rows: $(VENV)/.installed  ## Recompute two rows of the ledger, chosen by SEED, and compare with data/
+	$(BIN)/exitwave reproduce --check 2 --seed $(or $(SEED),0)
+
+publish: $(VENV)/.installed  ## Build the book and copy it to public/ for a web server
+	$(BIN)/exitwave book --publish public
+
+lock: ## Pin the newest versions that work together in constraints.txt (then run the tests)
+	rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet torch==2.13.0
+	$(VENV)-lock/bin/python -m pip install --quiet --editable .[test,lint,oracles]
+	$(VENV)-lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+	rm -rf $(VENV)-lock
+
+clean:  ## Remove what was built, not what was computed
+	rm -rf _build public .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# torch comes first and alone: another package asking for "torch" must find it there.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'exitwave needs Python 3.11 or newer: make PYTHON=python3.12 ...')"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(PIP) --editable .[test,lint,oracles]
+	touch $@
