@@ -9,13 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +19,8 @@ import numpy.typing as npt
 import xarray as xr
 
 from exitwave.errors import InputError
+from exitwave.provenance import command_line as command_line
+from exitwave.provenance import provenance as provenance
 
 Array = npt.NDArray[Any]
 
@@ -163,32 +160,24 @@ def images(
         For images of unequal shape, an unequal number of defoci, non-finite pixels, or a pixel size
         or energy that is not positive.
     """
-    if not isinstance(intensity, np.ndarray):
-        shapes = sorted({np.shape(image) for image in intensity})
-        if len(shapes) != 1:
-            raise InputError(f"images have unequal shapes {shapes}: crop or bin them to one shape")
-        intensity = np.stack([np.asarray(image) for image in intensity])
-    defocus = np.atleast_1d(np.asarray(defocus, float))
-    if intensity.ndim == 3 and len(intensity) != len(defocus):
-        raise InputError(f"{len(intensity)} images but {len(defocus)} defoci: give one defocus for each image")
-    dy, dx = sampling_pair(sampling)
-    y, x = intensity.shape[-2:]
-    coords = {"defocus": defocus, "y": pixel_positions(y, dy), "x": pixel_positions(x, dx)}
-    return make_record("images", intensity, energy=energy, **coords)
+    shapes = sorted({np.shape(image) for image in intensity})
+    if len(shapes) != 1:
+        raise InputError(f"images have unequal shapes {shapes}: crop or bin them to one shape")
+    stack = np.asarray(intensity)
+    defoci = np.atleast_1d(np.asarray(defocus, float))
+    if stack.ndim == 3 and len(stack) != len(defoci):
+        raise InputError(f"{len(stack)} images but {len(defoci)} defoci: give one defocus for each image")
+    return make_record("images", stack, energy=energy, defocus=defoci, **_positions(stack, sampling))
 
 
 def wave(values: Array, *, sampling: float | tuple[float, float], energy: float) -> xr.Dataset:
     """Make a record of a complex wave of shape (y, x); pixel size in Å, energy in eV."""
-    dy, dx = sampling_pair(sampling)
-    coords = {"y": pixel_positions(values.shape[-2], dy), "x": pixel_positions(values.shape[-1], dx)}
-    return make_record("wave", to_parts(values), energy=energy, **coords)
+    return make_record("wave", to_parts(values), energy=energy, **_positions(values, sampling))
 
 
 def phase(values: Array, *, sampling: float | tuple[float, float], energy: float) -> xr.Dataset:
     """Make a record of a phase in rad of shape (y, x); pixel size in Å, energy in eV."""
-    dy, dx = sampling_pair(sampling)
-    coords = {"y": pixel_positions(values.shape[-2], dy), "x": pixel_positions(values.shape[-1], dx)}
-    return make_record("phase", values, energy=energy, **coords)
+    return make_record("phase", values, energy=energy, **_positions(values, sampling))
 
 
 def magnetisation(values: Array, *, cell: tuple[float, float, float]) -> xr.Dataset:
@@ -201,12 +190,16 @@ def magnetisation(values: Array, *, cell: tuple[float, float, float]) -> xr.Data
     cell : (float, float, float)
         Cell size ``(z, y, x)`` in Å.
     """
-    names = ("z", "y", "x")
-    sizes = values.shape[1:]
-    coords = {n: pixel_positions(s, c) for n, s, c in zip(names, sizes, cell, strict=True)}
+    sizes = zip(("z", "y", "x"), values.shape[1:], cell, strict=True)
+    coords: dict[str, Any] = {name: pixel_positions(n, step) for name, n, step in sizes}
     record = make_record("magnetisation", values, **coords)
     record.attrs["cell"] = [float(c) for c in cell]
     return record
+
+
+def _positions(values: Array, sampling: float | tuple[float, float]) -> dict[str, Any]:
+    dy, dx = sampling_pair(sampling)
+    return {"y": pixel_positions(values.shape[-2], dy), "x": pixel_positions(values.shape[-1], dx)}
 
 
 def to_parts(values: Array) -> Array:
@@ -301,55 +294,6 @@ def _check_finite(variable: xr.DataArray, layout: str) -> None:
         )
 
 
-def provenance(
-    command: str,
-    *,
-    paper: str | None = None,
-    scale: str | None = None,
-    parameters: Mapping[str, Any] | None = None,
-    seed: int | None = None,
-    device: str = "cpu",
-    seconds: float | None = None,
-    **extra: Any,
-) -> dict[str, Any]:
-    """Return what made a record: command, parameters, seed, versions, git commit, device, seconds."""
-    packages = ("exitwave", "numpy", "torch", "xarray", "abtem")
-    versions = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    made: dict[str, Any] = {
-        "command": command,
-        "paper": paper,
-        "scale": scale,
-        "parameters": dict(parameters or {}),
-        "seed": seed,
-        "device": device,
-        "seconds": seconds,
-        "versions": versions,
-        "commit": _git_commit(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    return made | extra
-
-
-def _git_commit() -> str:
-    """Return the commit of the sources, with ``+`` where they were changed since; else ``unknown``."""
-    here = Path(__file__).parent
-
-    def git(*args: str) -> str:
-        command = ["git", "-C", str(here), *args]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
-
-    try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-
-
 def with_provenance(record: xr.Dataset, made: Mapping[str, Any]) -> xr.Dataset:
     """Return the record with its provenance attached as one JSON attribute."""
     return record.assign_attrs(provenance=json.dumps(made, sort_keys=True, default=str))
@@ -385,9 +329,8 @@ def save(record: xr.Dataset, path: str | os.PathLike[str]) -> Path:
             raise InputError(f"{name} has no {' and no '.join(sorted(missing))}: set them in its attrs")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    encoding = {
-        str(n): {"zlib": True, "complevel": 4} for n, v in record.data_vars.items() if v.dtype.kind in "iuf" and v.ndim
-    }
+    numbers = [str(n) for n, v in record.data_vars.items() if v.dtype.kind in "iuf" and v.ndim]
+    encoding = {name: {"zlib": True, "complevel": 4} for name in numbers}
     try:
         record.to_netcdf(temporary, engine="netcdf4", format="NETCDF4", encoding=encoding)
         os.replace(temporary, path)
@@ -418,8 +361,3 @@ def load(path: str | os.PathLike[str], layout: str | None = None) -> xr.Dataset:
         return validate(record, layout)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-
-
-def command_line() -> str:
-    """Return the command that is running, for provenance."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])

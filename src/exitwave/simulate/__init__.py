@@ -1,0 +1,1 @@
+"""Differentiable forward models, one module for each modality."""

@@ -1,0 +1,1 @@
+"""What is imaged: films, flakes and crystals."""

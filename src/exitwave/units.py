@@ -1,0 +1,63 @@
+"""Quantities with units, as people type them."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+from exitwave.errors import InputError
+
+
+@cache
+def _registry() -> Any:
+    from pint import UnitRegistry
+
+    return UnitRegistry()
+
+
+def quantity(text: str, unit: str, name: str) -> float:
+    """Return the number of `unit` that a text such as ``"5 nm"`` or ``"-0.15mm"`` means.
+
+    Parameters
+    ----------
+    text : str
+        A number, in `unit` if it has none of its own.
+    unit : str
+        "Å" or "eV".
+    name : str
+        What the quantity is called in the error.
+
+    Raises
+    ------
+    InputError
+        If the text is no finite number with a unit of that kind.
+    """
+    registry = _registry()
+    base = {"Å": "angstrom"}.get(unit, unit)
+    try:
+        return _finite(float(text))
+    except ValueError:
+        pass
+    # Voltages are what people call the energy of a beam.
+    spelled = text.strip().replace("kV", "keV") if unit == "eV" else text.strip()
+    number = spelled.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZÅµμ ")
+    try:
+        return _finite(float(registry.Quantity(float(number), spelled[len(number) :].strip()).m_as(base)))
+    except Exception as error:  # pint's errors have no common base
+        example = _EXAMPLE[unit]
+        raise InputError(f"{name} {text!r} is not a number of {unit}: write for example {example}") from error
+
+
+_EXAMPLE = {"Å": "5nm or -0.15mm", "eV": "200keV"}
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(value)
+    return value
+
+
+def quantities(text: str, unit: str, name: str) -> list[float]:
+    """Return the numbers of `unit` in a list separated by commas; see :func:`quantity`."""
+    return [quantity(part, unit, name) for part in text.split(",")]
