@@ -1,0 +1,1 @@
+"""One folder for each paper: its parameters, studies, figures and claims."""

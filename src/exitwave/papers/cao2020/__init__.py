@@ -1,0 +1,1 @@
+"""Cao et al. 2020: 4D-STEM phase retrieval by learned models."""

@@ -1,0 +1,1 @@
+"""Ede et al. 2020: exit waves from single images."""

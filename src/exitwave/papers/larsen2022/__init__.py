@@ -1,0 +1,1 @@
+"""Leth Larsen et al. 2022: exit waves from focal series."""

@@ -1,0 +1,1 @@
+"""Webb et al. 2025: LACBED patterns by generative networks."""

@@ -1,0 +1,72 @@
+"""What the parameter models of all papers share."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from exitwave.errors import InputError
+
+Scale = Literal["smoke", "workshop", "gpu", "paper"]
+SCALES: tuple[Scale, ...] = get_args(Scale)
+
+
+class PaperParameters(BaseModel):
+    """Parameters of one paper: defaults are the paper's own, presets cut them to a scale.
+
+    Subclasses list their presets in ``presets``; what a preset does not name keeps its default.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=True)
+
+    presets: ClassVar[Mapping[Scale, Mapping[str, Any]]] = {}
+
+    scale: Scale = "workshop"
+    seed: int = Field(0, ge=0, description="seed of specimen and noise")
+
+    @classmethod
+    def at(cls, scale: str = "workshop", **given: Any) -> Self:
+        """Return the parameters of a scale, changed by what is given; None means not given.
+
+        Raises
+        ------
+        InputError
+            For an unknown scale or name, or a value of the wrong type or range.
+        """
+        if scale not in SCALES:
+            raise InputError(f"unknown scale {scale!r}: use one of {', '.join(SCALES)}")
+        given = {name: value for name, value in given.items() if value is not None}
+        for name in given:
+            if name not in cls.model_fields:
+                raise InputError(f"unknown parameter {name!r}{cls._suggest(name)}")
+        try:
+            return cls(**{"scale": scale} | dict(cls.presets.get(scale, {})) | given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"]) or "parameters"
+            raise InputError(f"parameter {name}={first['input']!r}: {first['msg']}") from None
+
+    @classmethod
+    def collect(cls, namespace: Mapping[str, Any]) -> Self:
+        """Return the parameters that a notebook's parameters cell has set; see :meth:`at`."""
+        return cls.at(**{name: namespace[name] for name in cls.model_fields if name in namespace})
+
+    @classmethod
+    def _suggest(cls, name: str) -> str:
+        close = difflib.get_close_matches(name, cls.model_fields, n=1)
+        known = ", ".join(cls.model_fields)
+        return f": did you mean {close[0]!r}?" if close else f": use one of {known}"
+
+    def changed(self, **given: Any) -> Self:
+        """Return a copy with some values changed, checked as in :meth:`at`."""
+        return type(self).at(**(self.model_dump() | given))
+
+    def key(self, *more: str) -> str:
+        """Return a short hash of all values (and of further strings), the name of a run's file."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256("\n".join([text, *more]).encode()).hexdigest()[:16]

@@ -1,0 +1,207 @@
+"""The claims of the papers and the rules that judge them.
+
+A verdict is computed from stored results by rules that stand in ``claims.yml`` before a claim is
+first run; nothing here is typed in after a result.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+import yaml
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from exitwave import metrics
+from exitwave.errors import InputError
+
+PAPERS = ("ede2020", "larsen2022", "cao2020", "zhou2020", "webb2025")
+Verdict = Literal["exceeded", "reproduced", "partly", "not reproduced", "not run", "waived", "stale"]
+MIN_SEEDS = 3
+
+_INEQUALITY = re.compile(r"(?P<left>\w+) *(?P<sign>[<>]) *(?P<right>[\w.+-]+)")
+
+
+class Run(BaseModel):
+    """A study at fixed settings, repeated over seeds; several claims may read one run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    study: str
+    settings: dict[str, Any]
+    seeds: int
+
+
+class Claim(BaseModel):
+    """One row of the ledger.
+
+    Attributes
+    ----------
+    value, std : number or list of numbers, optional
+        What the paper prints.
+    quantities : list of str
+        Variables of the run's result that answer the claim, one for each value.
+    inequalities : list of str
+        ``a > b`` or ``a < b`` between quantities, or a quantity and a number, for each of which the
+        95% interval of a paired bootstrap over the seeds must exclude zero.
+    better : {"high", "low"}, optional
+        The side on which a value exceeds the claim; without it only the tolerance counts.
+    beside : list of str
+        Further quantities to show with the verdict, which do not enter it.
+    sensitivity : list of str
+        Runs with one setting changed, judged by the same rule: the reason behind a verdict.
+    waiver : dict of scale to reason
+        Why a row cannot be run at a scale, set before it is tried.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    where: str
+    kind: Literal["value", "order", "ratio", "figure", "study"]
+    statement: str
+    value: float | list[float] | None = None
+    std: float | list[float] | None = None
+    unit: str = "1"
+    run: str | None = None
+    quantities: list[str] = []
+    inequalities: list[str] = []
+    better: Literal["high", "low"] | None = None
+    tolerance: float = 0.1
+    min_samples: int = MIN_SEEDS
+    beside: list[str] = []
+    sensitivity: list[str] = []
+    waiver: dict[str, str] = {}
+    note: str = ""
+
+    @property
+    def values(self) -> list[float]:
+        """The claimed values as a list, empty where the claim is no number."""
+        if self.value is None:
+            return []
+        return list(self.value) if isinstance(self.value, list) else [self.value]
+
+    @model_validator(mode="after")
+    def _check_rules(self) -> Claim:
+        if self.run is None:
+            return self
+        if self.kind in ("value", "ratio"):
+            if not self.values or len(self.quantities) != len(self.values):
+                raise ValueError(f"{self.id}: needs one quantity for each value")
+        elif not self.inequalities:
+            raise ValueError(f"{self.id}: needs inequalities to be judged by")
+        for text in self.inequalities:
+            _parse(text)
+        return self
+
+
+class PaperClaims(BaseModel):
+    """The content of one paper's claims.yml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    claims: list[Claim]
+    runs: dict[str, Run] = {}
+
+    @model_validator(mode="after")
+    def _check_runs(self) -> PaperClaims:
+        for claim in self.claims:
+            for name in [claim.run] * (claim.run is not None) + claim.sensitivity:
+                if name not in self.runs:
+                    raise ValueError(f"{claim.id}: no run {name!r}")
+        return self
+
+
+def load_claims(paper: str) -> PaperClaims:
+    """Return the claims of a paper.
+
+    Raises
+    ------
+    InputError
+        For an unknown paper.
+    """
+    if paper not in PAPERS:
+        raise InputError(f"unknown paper {paper!r}: use one of {', '.join(PAPERS)}")
+    text = resources.files(f"exitwave.papers.{paper}").joinpath("claims.yml").read_text(encoding="utf-8")
+    return PaperClaims.model_validate(yaml.safe_load(text))
+
+
+def _parse(inequality: str) -> tuple[str, str, str]:
+    match = _INEQUALITY.fullmatch(inequality.strip())
+    if match is None:
+        raise ValueError(f"cannot read the inequality {inequality!r}: write 'a > b' or 'a < 0.5'")
+    return match["left"], match["sign"], match["right"]
+
+
+def _samples(result: xr.Dataset, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    if name not in result:
+        raise InputError(f"the stored result has no quantity {name!r}: run `exitwave reproduce` again")
+    return np.asarray(result[name].transpose("seed").values, float)
+
+
+def margin(inequality: str, result: xr.Dataset) -> tuple[float, float, float]:
+    """Return by how much an inequality holds: mean and 95% interval over seeds, positive if it holds.
+
+    Parameters
+    ----------
+    inequality : str
+        ``a > b``, sides being quantities of `result` or the right one a number.
+    result : xarray.Dataset
+        Quantities along ``seed``.
+    """
+    left, sign, right = _parse(inequality)
+    other = _samples(result, right) if right in result else float(right)
+    difference = _samples(result, left) - other
+    return metrics.paired_bootstrap(difference if sign == ">" else -difference, seed=0)
+
+
+def judge(claim: Claim, result: xr.Dataset) -> Verdict:
+    """Return the verdict on a claim from the stored result of its run.
+
+    ``value`` and ``ratio``: each mean within the relative tolerance of the claim is reproduced, and
+    better than that is exceeded. Otherwise every inequality must hold. Where some parts hold and
+    others do not, the verdict is ``partly``. Too few seeds or samples are ``not run``.
+    """
+    seeds = result.sizes.get("seed", 0)
+    by_value = claim.kind in ("value", "ratio")
+    if seeds < (1 if by_value else MIN_SEEDS) or count_samples(result) < claim.min_samples:
+        return "not run"
+    if by_value:
+        parts = [
+            _judge_value(claim, value, float(_samples(result, name).mean()))
+            for value, name in zip(claim.values, claim.quantities, strict=True)
+        ]
+    else:
+        parts = [
+            "reproduced" if margin(text, result)[1] > 0 else "not reproduced" for text in claim.inequalities
+        ]
+    if all(part == "exceeded" for part in parts):
+        return "exceeded"
+    held = [part != "not reproduced" for part in parts]
+    if all(held):
+        return "reproduced"
+    return "partly" if any(held) else "not reproduced"
+
+
+def _judge_value(claim: Claim, value: float, measured: float) -> Verdict:
+    if abs(measured - value) <= claim.tolerance * abs(value):
+        return "reproduced"
+    higher, lower = measured > value, measured < value
+    better = (higher and claim.better == "high") or (lower and claim.better == "low")
+    return "exceeded" if better else "not reproduced"
+
+
+def count_samples(result: xr.Dataset) -> int:
+    """Return the number of independent samples: the sum of ``samples``, else one for each seed."""
+    if "samples" in result:
+        return int(result["samples"].sum())
+    return result.sizes.get("seed", 0)
+
+
+def means(names: list[str], result: xr.Dataset) -> Mapping[str, float]:
+    """Return the mean over seeds of each quantity."""
+    return {name: float(_samples(result, name).mean()) for name in names}
