@@ -1,0 +1,1 @@
+"""Run the chapters, keep their results and build the book."""

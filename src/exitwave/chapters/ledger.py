@@ -1,0 +1,175 @@
+"""The claims ledger: every claim at every scale with its verdict, computed from data/."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, get_args
+
+import xarray as xr
+
+from exitwave import records
+from exitwave.chapters.project import data_folder
+from exitwave.chapters.reproduce import is_stale, run_file
+from exitwave.papers.parameters import SCALES, Scale
+from exitwave.papers.verdicts import (
+    PAPERS,
+    Claim,
+    PaperClaims,
+    Verdict,
+    count_samples,
+    judge,
+    load_claims,
+    margin,
+    means,
+)
+
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One claim at one scale."""
+
+    claim: Claim
+    paper: str
+    scale: Scale
+    verdict: Verdict
+    samples: int = 0
+    seeds: int = 0
+    source: str | None = None
+    measured: dict[str, float] = field(default_factory=dict)
+    beside: dict[str, float] = field(default_factory=dict)
+    margins: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    sensitivity: dict[str, Verdict] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the row as ``exitwave claims --format json`` prints it."""
+        return {
+            "id": self.claim.id,
+            "paper": self.paper,
+            "scale": self.scale,
+            "claimed": self.claim.value if self.claim.value is not None else self.claim.inequalities or None,
+            "measured": list(self.measured.values()) or None,
+            "unit": self.claim.unit,
+            "verdict": self.verdict,
+            "samples": self.samples,
+            "seeds": self.seeds,
+            "source": self.source,
+        }
+
+
+def ledger(papers: Iterable[str] = PAPERS, scales: Iterable[Scale] = SCALES) -> list[Row]:
+    """Return one row for each claim and scale, in the order of the claims."""
+    scales = tuple(scales)
+    return [
+        _row(paper, claims, claim, scale)
+        for paper in papers
+        for claims in [load_claims(paper)]
+        for claim in claims.claims
+        for scale in scales
+    ]
+
+
+def _row(paper: str, claims: PaperClaims, claim: Claim, scale: Scale) -> Row:
+    if scale in claim.waiver:
+        return Row(claim, paper, scale, "waived")
+    if claim.run is None or not run_file(paper, scale, claim.run).is_file():
+        return Row(claim, paper, scale, "not run")
+    stored = _load(paper, scale, claim.run)
+    path = run_file(paper, scale, claim.run)
+    found: dict[str, Any] = {
+        "samples": count_samples(stored),
+        "seeds": stored.sizes["seed"],
+        "source": f"data/{path.relative_to(data_folder()).as_posix()}",
+    }
+    if is_stale(stored, paper, claims.runs[claim.run], scale):
+        return Row(claim, paper, scale, "stale", **found)
+    return Row(
+        claim,
+        paper,
+        scale,
+        judge(claim, stored),
+        measured=dict(means(claim.quantities, stored)),
+        beside=dict(means(claim.beside, stored)),
+        margins={text: margin(text, stored) for text in claim.inequalities},
+        sensitivity=_sensitivity(paper, claims, claim, scale),
+        **found,
+    )
+
+
+@cache
+def _load(paper: str, scale: Scale, run: str) -> xr.Dataset:
+    return records.load(run_file(paper, scale, run))
+
+
+def _sensitivity(paper: str, claims: PaperClaims, claim: Claim, scale: Scale) -> dict[str, Verdict]:
+    """Return the verdict under each changed setting that the claim names."""
+    found: dict[str, Verdict] = {}
+    for name in claim.sensitivity:
+        if run_file(paper, scale, name).is_file():
+            stored = _load(paper, scale, name)
+            stale = is_stale(stored, paper, claims.runs[name], scale)
+            found[name] = "stale" if stale else judge(claim, stored)
+    return found
+
+
+def counts(rows: Sequence[Row]) -> dict[Verdict, int]:
+    """Return how many rows have each verdict."""
+    counted = Counter(row.verdict for row in rows)
+    return {verdict: counted[verdict] for verdict in VERDICTS}
+
+
+def _numbers(values: dict[str, float]) -> str:
+    return "; ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in values.items())
+
+
+def measured_text(row: Row) -> str:
+    """Return what was measured, in words: margins with their intervals, values, what stands beside."""
+    parts = []
+    if row.measured:
+        parts.append(_numbers(row.measured))
+    for text, (mean, low, high) in row.margins.items():
+        parts.append(f"{text.replace('_', ' ')}: by {mean:.3g} [{low:.3g}, {high:.3g}]")
+    if row.beside:
+        parts.append(f"beside it: {_numbers(row.beside)}")
+    parts += [f"as `{name}`: {verdict}" for name, verdict in row.sensitivity.items()]
+    return "; ".join(parts)
+
+
+def counts_markdown(rows: Sequence[Row]) -> str:
+    """Return a Markdown table of how many rows have each verdict."""
+    lines = ["| verdict | rows |", "|---|---|"]
+    lines += [f"| {verdict} | {number} |" for verdict, number in counts(rows).items()]
+    return "\n".join([*lines, f"| all | {len(rows)} |"]) + "\n"
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return the ledger as Markdown tables, one for each paper under its heading where there are several."""
+    papers = list(dict.fromkeys(row.paper for row in rows))
+    lines = []
+    for paper in papers:
+        lines += ["", f"## {paper}", ""] if len(papers) > 1 else []
+        lines += ["| claim | where | scale | claimed | verdict | measured |", "|---|---|---|---|---|---|"]
+        for row in rows:
+            if row.paper != paper:
+                continue
+            claim = row.claim
+            claimed = claim.statement
+            if claim.values:
+                claimed += f" (**{', '.join(f'{value:g}' for value in claim.values)}**)"
+            measured = measured_text(row)
+            if row.samples:
+                measured += f" ({row.samples} samples, {row.seeds} seeds)"
+            if claim.note and row.measured:
+                measured += f". {claim.note}"
+            cells = [f"`{claim.id}`", claim.where, row.scale, claimed, row.verdict, measured]
+            lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """Return a text as it may stand in a Markdown table."""
+    return text.replace("|", "\\|").replace("~", "\\~").replace("<", "&lt;").replace("$", "\\$") or " "

@@ -1,0 +1,63 @@
+"""The parts of the book that are made from data/ at each build."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+from exitwave.chapters import ledger
+from exitwave.chapters.project import chapters, parameters_of
+from exitwave.chapters.reproduce import run_file
+from exitwave.papers.parameters import SCALES
+from exitwave.papers.verdicts import PAPERS, load_claims
+
+# Smoke results only test the machinery; they are no answer to a claim.
+LEDGER_SCALES = tuple(scale for scale in SCALES if scale != "smoke")
+
+
+def generated_pages() -> Mapping[str, Callable[[], str | bytes]]:
+    """Return what is made for the book: address in it, and the function that makes it."""
+    pages: dict[str, Callable[[], str | bytes]] = {
+        "book/ledger_counts.md": ledger_counts,
+        "book/ledger_table.md": ledger_table,
+        "book/gpu_runs_table.md": gpu_runs_table,
+    }
+    for paper in chapters():
+        pages[f"book/_static/cover_{paper}.png"] = _cover(paper)
+    return pages
+
+
+def _cover(paper: str) -> Callable[[], bytes]:
+    def draw() -> bytes:
+        figures: Any = import_module(f"exitwave.papers.{paper}.figures")
+        return bytes(figures.cover(parameters_of(paper).at("workshop")))
+
+    return draw
+
+
+def ledger_counts() -> str:
+    """Return how many claims have which verdict, at workshop scale and at any scale above smoke."""
+    rows = ledger.ledger(scales=["workshop"])
+    return ledger.counts_markdown(rows)
+
+
+def ledger_table() -> str:
+    """Return every claim with its verdicts: all rows at workshop scale, others where something was run."""
+    rows = ledger.ledger(scales=LEDGER_SCALES)
+    return ledger.markdown([row for row in rows if row.scale == "workshop" or row.verdict != "not run"])
+
+
+def gpu_runs_table() -> str:
+    """Return the runs that nobody has made at gpu scale yet, with their commands."""
+    lines = ["| paper | run | study | repetitions | command |", "|---|---|---|---|---|"]
+    for paper in PAPERS:
+        claims = load_claims(paper)
+        for name, run in claims.runs.items():
+            if run_file(paper, "gpu", name).is_file():
+                continue
+            claim = next((c.id for c in claims.claims if name in (c.run, *c.sensitivity)), None)
+            only = f" --only {claim}" if claim else ""
+            command = f"`exitwave reproduce {paper} --scale gpu --device cuda{only}`"
+            lines.append(f"| {paper} | {name} | {run.study} | {run.seeds} seeds | {command} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,84 @@
+"""Where the project's folders are, and which chapters it has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import xarray as xr
+
+from exitwave.errors import InputError
+from exitwave.papers.parameters import PaperParameters
+
+
+def project_root() -> Path:
+    """Return the checkout that holds notebooks/, book/ and data/.
+
+    ``EXITWAVE_PROJECT`` names it; otherwise it is looked for upwards from the working directory and
+    from the sources.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    named = os.environ.get("EXITWAVE_PROJECT")
+    starts = [Path(named)] if named else [Path.cwd(), Path(__file__).resolve()]
+    for start in starts:
+        for folder in (start, *start.parents):
+            if (folder / "_toc.yml").is_file() and (folder / "notebooks").is_dir():
+                return folder
+    where = f"in EXITWAVE_PROJECT={named}" if named else "here or above"
+    raise InputError(f"no exitwave project {where}: run inside a clone, or set EXITWAVE_PROJECT to one")
+
+
+def runs_folder() -> Path:
+    """Return where runs are written: ``EXITWAVE_RUNS``, else ``runs/`` of the project."""
+    named = os.environ.get("EXITWAVE_RUNS")
+    return Path(named) if named else project_root() / "runs"
+
+
+def data_folder() -> Path:
+    """Return where reproduced results are kept: ``EXITWAVE_DATA``, else ``data/`` of the project."""
+    named = os.environ.get("EXITWAVE_DATA")
+    return Path(named) if named else project_root() / "data"
+
+
+def chapters() -> tuple[str, ...]:
+    """Return the papers that have studies, which are those with a chapter."""
+    papers = Path(__file__).parents[1] / "papers"
+    return tuple(sorted(path.parent.name for path in papers.glob("*/studies.py")))
+
+
+def _chapter_module(paper: str, module: str) -> object:
+    if paper not in chapters():
+        raise InputError(f"unknown chapter {paper!r}: use one of {', '.join(chapters())}")
+    return import_module(f"exitwave.papers.{paper}.{module}")
+
+
+def parameters_of(paper: str) -> type[PaperParameters]:
+    """Return the parameter model of a chapter.
+
+    Raises
+    ------
+    InputError
+        If there is no such chapter.
+    """
+    model: type[PaperParameters] = _chapter_module(paper, "parameters").Parameters  # type: ignore[attr-defined]
+    return model
+
+
+def study_of(paper: str, name: str) -> Callable[..., xr.Dataset]:
+    """Return a study function of a chapter.
+
+    Raises
+    ------
+    InputError
+        If there is no such chapter or study.
+    """
+    studies: dict[str, Callable[..., xr.Dataset]] = _chapter_module(paper, "studies").STUDIES  # type: ignore[attr-defined]
+    if name not in studies:
+        raise InputError(f"unknown study {name!r} of {paper}: use one of {', '.join(studies)}")
+    return studies[name]

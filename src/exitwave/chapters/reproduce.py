@@ -1,0 +1,182 @@
+"""The only writer of data/: runs what the claims need, and checks what is stored."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from exitwave import records
+from exitwave.chapters.points import Point, Report, compute, run_points
+from exitwave.chapters.project import data_folder, parameters_of, study_of
+from exitwave.chapters.sources import source_hash
+from exitwave.errors import InputError
+from exitwave.papers.parameters import SCALES, PaperParameters, Scale
+from exitwave.papers.verdicts import PAPERS, Claim, Run, load_claims
+
+# How far a quantity computed again may lie from the stored one: thousands of float32 steps on
+# another processor do not end on the same bits.
+RECOMPUTED_ABSOLUTE = 0.02
+RECOMPUTED_RELATIVE = 0.02
+
+
+def run_file(paper: str, scale: str, run: str) -> Path:
+    """Return where the result of a run is kept."""
+    return data_folder() / paper / scale / f"{run}.nc"
+
+
+def run_points_of(paper: str, run: Run, scale: Scale) -> list[Point]:
+    """Return one point for each seed of a run."""
+    model = parameters_of(paper)
+    return [Point(paper, run.study, model.at(scale, **run.settings, seed=seed)) for seed in range(run.seeds)]
+
+
+def selected_runs(paper: str, only: str | None = None) -> dict[str, Run]:
+    """Return the runs that the claims of a paper need, or those of one claim.
+
+    Raises
+    ------
+    InputError
+        For an unknown paper or claim, or a claim that has no run yet.
+    """
+    claims = load_claims(paper)
+    if only is None:
+        if not claims.runs:
+            raise InputError(f"{paper} has no runs yet: none of its claims can be reproduced")
+        return claims.runs
+    found = [claim for claim in claims.claims if claim.id == only]
+    if not found:
+        raise InputError(f"unknown claim {only!r} of {paper}: see `exitwave claims --paper {paper}`")
+    if found[0].run is None:
+        raise InputError(f"{only} has no run yet: it cannot be reproduced")
+    return {name: claims.runs[name] for name in (found[0].run, *found[0].sensitivity)}
+
+
+def reproduce(paper: str, scale: Scale, *, only: str | None = None, report: Report, **how: Any) -> list[Path]:
+    """Run the studies that the claims need and store every quantity.
+
+    Parameters
+    ----------
+    paper : str
+    scale : {"smoke", "workshop", "gpu", "paper"}
+    only : str, optional
+        Identifier of one claim.
+    report, **how
+        See :func:`exitwave.chapters.points.run_points`.
+
+    Returns
+    -------
+    list of Path
+        ``data/<paper>/<scale>/<run>.nc``, one for each run.
+    """
+    written = []
+    for name, run in selected_runs(paper, only).items():
+        points = run_points_of(paper, run, scale)
+        results = run_points(points, report=report, **how)
+        written.append(
+            records.save(_collect(paper, scale, name, points, results), run_file(paper, scale, name))
+        )
+    return written
+
+
+def _collect(
+    paper: str, scale: str, name: str, points: Sequence[Point], results: Sequence[xr.Dataset]
+) -> xr.Dataset:
+    made = [records.provenance_of(each) for each in results]
+    seeds = [point.parameters.seed for point in points]
+    coordinate = xr.Variable("seed", seeds, {"units": "1", "long_name": "seed of specimen and noise"})
+    bare = [each.drop_attrs(deep=False) for each in results]
+    result = xr.concat(
+        bare, dim="seed", coords="minimal", compat="override", join="outer", combine_attrs="override"
+    )
+    parameters = points[0].parameters.model_dump()
+    del parameters["seed"]
+    provenance = records.provenance(
+        shlex.join(["exitwave", "reproduce", paper, "--scale", scale]),
+        paper=paper,
+        scale=scale,
+        parameters=parameters,
+        seconds=sum(each["seconds"] for each in made),
+        device=made[0]["device"],
+        study=points[0].study,
+        run=name,
+        source=points[0].source,
+        seeds=seeds,
+    )
+    return records.with_provenance(result.assign_coords(seed=coordinate), provenance)
+
+
+def is_stale(stored: xr.Dataset, paper: str, run: Run, scale: Scale) -> bool:
+    """Tell whether sources or parameters that made a stored result have changed since."""
+    made = records.provenance_of(stored)
+    parameters = parameters_of(paper).at(scale, **run.settings).model_dump()
+    defaults = parameters_of(paper)().model_dump()
+    then = defaults | made.get("parameters", {})
+    changed = any(then[name] != value for name, value in parameters.items() if name != "seed")
+    return changed or made.get("source") != source_hash(study_of(paper, run.study))
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """One stored number beside the same number computed again."""
+
+    claim: str
+    quantity: str
+    seed: int
+    stored: float
+    again: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the two are within the tolerance fixed in this module."""
+        return bool(
+            np.isclose(
+                self.again, self.stored, rtol=RECOMPUTED_RELATIVE, atol=RECOMPUTED_ABSOLUTE, equal_nan=True
+            )
+        )
+
+
+def stored_claims(scale: Scale) -> list[tuple[str, Claim, Run]]:
+    """Return (paper, claim, run) of every claim that has a stored result at a scale."""
+    return [
+        (paper, claim, claims.runs[claim.run])
+        for paper in PAPERS
+        for claims in [load_claims(paper)]
+        for claim in claims.claims
+        if claim.run is not None and run_file(paper, scale, claim.run).is_file()
+    ]
+
+
+def recompute(rows: int, seed: int, scale: Scale, *, device: str = "cpu") -> list[Recomputed]:
+    """Compute some stored rows of the ledger again, one replicate of each, chosen by a seed.
+
+    Nothing is written.
+
+    Raises
+    ------
+    InputError
+        If an unknown scale is named or nothing is stored at it.
+    """
+    if scale not in SCALES:
+        raise InputError(f"unknown scale {scale!r}: use one of {', '.join(SCALES)}")
+    candidates = stored_claims(scale)
+    if not candidates:
+        raise InputError(f"nothing is stored at scale {scale}: run `exitwave reproduce` first")
+    generator = np.random.default_rng(seed)
+    chosen = generator.choice(len(candidates), size=min(rows, len(candidates)), replace=False)
+    found = []
+    for paper, claim, run in (candidates[i] for i in chosen):
+        stored = records.load(run_file(paper, scale, str(claim.run)))
+        replicate = int(generator.choice(stored["seed"].values))
+        parameters: PaperParameters = parameters_of(paper).at(scale, **run.settings, seed=replicate)
+        again = compute(paper, run.study, parameters.model_dump(), device, None)
+        found += [
+            Recomputed(claim.id, name, replicate, float(stored[name].sel(seed=replicate)), float(again[name]))
+            for name in claim.quantities
+        ]
+    return found

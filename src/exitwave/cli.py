@@ -1,0 +1,384 @@
+"""The command line: ``exitwave run|sweep|reproduce|simulate|retrieve|claims|book|runs``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from exitwave import __version__
+from exitwave.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from exitwave.chapters.points import Point
+
+# Everything heavy is imported by the command that needs it: `exitwave --help` answers at once.
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Five papers on lost electron phase: run their chapters, check their claims, use their methods.",
+)
+runs_app = typer.Typer(no_args_is_help=True, help="List, show and compare stored runs.")
+simulate_app = typer.Typer(no_args_is_help=True, help="Simulate images.")
+retrieve_app = typer.Typer(no_args_is_help=True, help="Retrieve the phase from your own images.")
+app.add_typer(runs_app, name="runs")
+app.add_typer(simulate_app, name="simulate")
+app.add_typer(retrieve_app, name="retrieve")
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Settings = Annotated[
+    list[str], typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="A parameter; may be repeated.")
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Local workers of one thread each; default: one a core.")
+]
+Scheduler = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="A running Dask scheduler to use instead.")
+]
+Device = Annotated[str, typer.Option(help="Torch device: cpu, cuda, cuda:1, ...")]
+
+
+def _version(show: bool) -> None:
+    if show:
+        out.print(f"exitwave {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _settings(given: list[str]) -> dict[str, str]:
+    """Split ``name=value`` pairs.
+
+    Raises
+    ------
+    InputError
+        If one has no ``=`` or a name comes twice.
+    """
+    settings: dict[str, str] = {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise InputError(f"cannot read the parameter {text!r}: write -p name=value")
+        if name in settings:
+            raise InputError(
+                f"parameter {name!r} is given twice: give it once, values separated by commas in a sweep"
+            )
+        settings[name.strip()] = value.strip()
+    return settings
+
+
+@contextmanager
+def _reporter(total: int, what: str) -> Iterator[Callable[[Point, float], None]]:
+    """Show points as they finish: a bar on a terminal, a line each elsewhere."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        done = 0
+
+        def report(point: Point, seconds: float) -> None:
+            nonlocal done
+            done += 1
+            bar.advance(task)
+            if not err.is_terminal:
+                state = f"{seconds:.1f} s" if seconds else "already done"
+                err.print(f"{what}: {done}/{total} {point.study} {point.key} ({state})")
+
+        yield report
+
+
+@app.command()
+def run(
+    chapter: Annotated[str, typer.Argument(help="A chapter, for example zhou2020.")],
+    parameter: Settings = [],  # noqa: B006  (typer reads the default, nothing changes it)
+) -> None:
+    """Run a chapter's notebook with other parameters; writes runs/CHAPTER/<hash>.ipynb and .nc."""
+    from exitwave.chapters.run import run_chapter
+
+    notebook, result = run_chapter(chapter, _settings(parameter))
+    out.print(f"{notebook}\n{result}")
+
+
+@app.command()
+def sweep(
+    chapter: Annotated[str, typer.Argument(help="A chapter, for example zhou2020.")],
+    study: Annotated[str | None, typer.Argument(help="Its study, for example comparison.")] = None,
+    parameter: Settings = [],  # noqa: B006
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    device: Device = "cpu",
+    notebooks: Annotated[bool, typer.Option(help="Execute the notebook for each point instead.")] = False,
+) -> None:
+    """Call a study for every point of a grid: -p noise=0,0.1,0.2 -p images=2,4. A killed sweep resumes."""
+    from exitwave.chapters.run import parse_axes, sweep_notebooks
+    from exitwave.chapters.sweep import grid, run_sweep
+
+    axes = parse_axes(chapter, {name: value.split(",") for name, value in _settings(parameter).items()})
+    if notebooks:
+        out.print("\n".join(str(path) for path in sweep_notebooks(chapter, axes)))
+        return
+    if study is None:
+        raise InputError(
+            "name a study, for example `exitwave sweep zhou2020 comparison`, or pass --notebooks"
+        )
+    with _reporter(len(grid(chapter, axes)), f"sweep {chapter}") as report:
+        path, result = run_sweep(
+            chapter, study, axes, report=report, workers=workers, scheduler=scheduler, device=device
+        )
+    out.print(f"{path}: {', '.join(str(name) for name in result.data_vars)} along {dict(result.sizes)}")
+
+
+@app.command()
+def reproduce(
+    paper: Annotated[str | None, typer.Argument(help="A paper, for example zhou2020.")] = None,
+    scale: Annotated[str, typer.Option(help="smoke, workshop, gpu or paper.")] = "workshop",
+    only: Annotated[str | None, typer.Option(metavar="CLAIM", help="One claim only.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Dask workers; default: none, all threads on one point.")
+    ] = None,
+    scheduler: Scheduler = None,
+    device: Device = "cpu",
+    check: Annotated[
+        int, typer.Option(metavar="N", help="Recompute N stored rows and compare; writes nothing.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Chooses the rows of --check.")] = 0,
+) -> None:
+    """Run the studies behind a paper's claims and store the results in data/ (its only writer)."""
+    from exitwave.chapters import reproduce as reproduction
+    from exitwave.papers.parameters import SCALES
+
+    if scale not in SCALES:
+        raise InputError(f"unknown scale {scale!r}: use one of {', '.join(SCALES)}")
+    if check:
+        _check_rows(check, seed, scale, device)
+        return
+    if paper is None:
+        raise InputError("name a paper, for example `exitwave reproduce zhou2020`")
+    total = sum(run.seeds for run in reproduction.selected_runs(paper, only).values())
+    with _reporter(total, f"reproduce {paper}") as report:
+        paths = reproduction.reproduce(
+            paper, scale, only=only, report=report, device=device, workers=workers, scheduler=scheduler,
+            in_process=workers is None and scheduler is None,
+        )  # fmt: skip
+    out.print("\n".join(str(path) for path in paths))
+
+
+def _check_rows(rows: int, seed: int, scale: Any, device: str) -> None:
+    from exitwave.chapters.reproduce import recompute
+
+    found = recompute(rows, seed, scale, device=device)
+    for one in found:
+        sign = "agrees" if one.agrees else "DIFFERS"
+        out.print(
+            f"{one.claim} {one.quantity} seed {one.seed}: "
+            f"stored {one.stored:.5g}, again {one.again:.5g}: {sign}"
+        )
+    if not all(one.agrees for one in found):
+        raise InputError(
+            "stored rows do not come out again: run `exitwave reproduce` and look at what changed"
+        )
+
+
+@app.command()
+def claims(
+    paper: Annotated[str | None, typer.Option(help="One paper only.")] = None,
+    scale: Annotated[str | None, typer.Option(help="One scale only.")] = None,
+    form: Annotated[str, typer.Option("--format", help="table, markdown or json.")] = "table",
+) -> None:
+    """Print the claims ledger: every claim at every scale with its verdict, computed from data/."""
+    from exitwave.chapters import ledger
+    from exitwave.papers.parameters import SCALES
+    from exitwave.papers.verdicts import PAPERS
+
+    if scale is not None and scale not in SCALES:
+        raise InputError(f"unknown scale {scale!r}: use one of {', '.join(SCALES)}")
+    rows = ledger.ledger([paper] if paper else PAPERS, [s for s in SCALES if scale in (None, s)])
+    if form == "json":
+        print(json.dumps([row.as_json() for row in rows], indent=1))
+    elif form == "markdown":
+        print(ledger.markdown(rows))
+    elif form == "table":
+        table = Table("claim", "scale", "verdict", "measured", title="Claims ledger")
+        for row in rows:
+            table.add_row(row.claim.id, row.scale, row.verdict, ledger.measured_text(row))
+        out.print(table)
+        out.print(", ".join(f"{number} {verdict}" for verdict, number in ledger.counts(rows).items()))
+    else:
+        raise InputError(f"unknown format {form!r}: use table, markdown or json")
+
+
+@app.command()
+def book(
+    force: Annotated[bool, typer.Option(help="Run every notebook and build every page again.")] = False,
+    publish: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Copy the built book there for a web server.")
+    ] = None,
+) -> None:
+    """Run the chapters and render the book to _build/html/index.html."""
+    from exitwave.chapters import book as builder
+    from exitwave.chapters.pages import generated_pages
+    from exitwave.chapters.project import project_root
+
+    root = project_root()
+    index = builder.build(root, generated=generated_pages(), force=force, echo=err.print)
+    if publish is not None:
+        index = builder.publish(root, publish)
+    out.print(str(index))
+
+
+@runs_app.command("list")
+def list_runs() -> None:
+    """List stored runs, oldest first."""
+    from exitwave import records
+    from exitwave.chapters.project import runs_folder
+    from exitwave.chapters.run import stored_runs
+
+    table = Table("run", "made", "scale", "seconds", "file")
+    for path in stored_runs():
+        made = records.provenance_of(records.load(path))
+        seconds = made.get("seconds")
+        table.add_row(
+            path.stem, made.get("made", "?"), str(made.get("scale", "?")),
+            "?" if seconds is None else f"{seconds:.1f}", path.relative_to(runs_folder()).as_posix(),
+        )  # fmt: skip
+    out.print(table)
+
+
+@runs_app.command("show")
+def show_run(run: Annotated[str, typer.Argument(help="Its hash, the beginning of it, or a file.")]) -> None:
+    """Show what made a run, and its quantities."""
+    from exitwave import records
+    from exitwave.chapters.run import find_run, scalars
+
+    path = find_run(run)
+    record = records.load(path)
+    print(
+        json.dumps(
+            {"file": str(path), "made": records.provenance_of(record), "quantities": scalars(record)},
+            indent=1,
+        )
+    )
+
+
+@runs_app.command("compare")
+def compare_runs(first: str, second: str) -> None:
+    """Show the parameters in which two runs differ, and their quantities side by side."""
+    from exitwave.chapters.run import compare, find_run
+
+    differing, common = compare(find_run(first), find_run(second))
+    table = Table("", first, second)
+    for name, (one, two) in differing.items():
+        table.add_row(name, str(one), str(two))
+    table.add_section()
+    for name, (x, y) in common.items():
+        table.add_row(name, f"{x:.5g}", f"{y:.5g}")
+    out.print(table)
+
+
+@simulate_app.command("lorentz")
+def simulate_lorentz(
+    output: Annotated[Path, typer.Option("-o", "--output", help="netCDF file to write.")],
+    parameter: Settings = [],  # noqa: B006
+) -> None:
+    """Simulate Lorentz images of ten bars, or of an OVF file: -p magnetisation=FILE.ovf."""
+    from exitwave import records
+    from exitwave.chapters.run import checked
+    from exitwave.papers.zhou2020 import studies
+
+    _, parameters = checked("zhou2020", _settings(parameter))
+    record = studies.example_record(studies.simulate(parameters))  # type: ignore[arg-type]
+    made = records.provenance(
+        records.command_line(), paper="zhou2020", scale=parameters.scale,
+        parameters=parameters.model_dump(), seed=parameters.seed,
+    )  # fmt: skip
+    out.print(str(records.save(records.with_provenance(record, made), output)))
+
+
+@retrieve_app.command("lorentz")
+def retrieve_lorentz(
+    files: Annotated[
+        list[Path], typer.Argument(help="Images: dm3, dm4, tif, mrc, emd, hspy, npy, or one .nc record.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="netCDF file to write.")],
+    defocus: Annotated[
+        str | None, typer.Option(help="One for each image, underfocus positive: -0.15mm,0,0.15mm.")
+    ] = None,
+    energy: Annotated[str | None, typer.Option(help="Beam energy, for example 200keV.")] = None,
+    pixel: Annotated[str | None, typer.Option(help="Pixel size, for example 5nm.")] = None,
+    method: Annotated[str, typer.Option(help="tie or gradient.")] = "tie",
+    cutoff: Annotated[float, typer.Option(help="Tikhonov parameter of the TIE, 1/Å.")] = 0.0,
+    iterations: Annotated[int, typer.Option(min=1, help="Steps of the gradient method.")] = 500,
+    rate: Annotated[float, typer.Option(help="Rate of the gradient method, rad.")] = 0.1,
+    device: Device = "cpu",
+) -> None:
+    """Retrieve the phase from a series of defocused images, one of them in focus.
+
+    Lengths and energies without a unit are in Å and eV. What the files say of themselves need not be given.
+    """
+    from rich.progress import Progress
+
+    from exitwave import records
+    from exitwave.readers import read_images
+    from exitwave.retrieve import lorentz
+    from exitwave.units import quantities, quantity
+
+    record = read_images(
+        files,
+        defocus=None if defocus is None else quantities(defocus, "Å", "defocus"),
+        energy=None if energy is None else quantity(energy, "eV", "energy"),
+        sampling=None if pixel is None else quantity(pixel, "Å", "pixel"),
+    )
+    with Progress(console=err, disable=method != "gradient" or not err.is_terminal) as bar:
+        task = bar.add_task("gradient", total=iterations)
+        result = lorentz.retrieve(
+            record, method=method, cutoff=cutoff, iterations=iterations, rate=rate, device=device,  # type: ignore[arg-type]
+            observe=lambda step, phase, loss: bar.update(task, completed=step),  # noqa: ARG005
+        )  # fmt: skip
+    used: dict[str, Any] = {"method": method, "cutoff": cutoff, "iterations": iterations, "rate": rate}
+    used["files"] = [path.name for path in files]
+    made = records.provenance(records.command_line(), device=device, parameters=used)
+    path = records.save(records.with_provenance(result, made), output)
+    residual = ", ".join(
+        f"{d:+.4g} Å: {r:.3g}"
+        for d, r in zip(result["defocus"].values, result["residual"].values, strict=True)
+    )
+    out.print(f"{path}\nrelative rms residual of the images: {residual}")
+
+
+def main() -> None:
+    """Run the command line; what the user can mend is one line on standard error and a status."""
+    try:
+        app()
+    except InputError as error:
+        sys.exit(_say(error, 2))
+    except (RunError, OSError) as error:
+        sys.exit(_say(error, 1))
+
+
+def _say(error: Exception, status: int) -> int:
+    err.print(f"exitwave: {error}", markup=False)
+    return status
+
+
+if __name__ == "__main__":
+    main()
