@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: help book test test-book lint pairs check-rows publish lock clean
+.PHONY: help book test test-book bench lint pairs check-rows publish lock clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,9 @@ lint: $(VENV)/.installed-test  ## Ruff, types, import layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed-test  ## Time the methods (pytest-benchmark)
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --override-ini testpaths=tests/benchmarks
 
 pairs: $(VENV)/.installed  ## Write notebooks/*.ipynb from notebooks/*.py, which are authoritative
 	$(BIN)/jupytext --update-metadata '{"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}' \
