@@ -34,8 +34,6 @@ pixels: int = 128  # along each side
 # %% tags=["hide-input"]
 import math
 
-import holoviews as hv
-import numpy as np
 import torch
 
 from exitwave import metrics, optics
@@ -124,7 +122,14 @@ mirrored = lorentz.magnetic_phase(film_of_bars(
     (pixels, pixels), (12800.0 / pixels,) * 2, thickness=100.0,
 ))  # fmt: skip
 assert metrics.correlation(phase, mirrored) < -0.99
-figures.image(phase.numpy(), film.sampling, kind="difference", label="magnetic phase", unit="rad", title="B along +y (down)")
+figures.image(
+    phase.numpy(),
+    film.sampling,
+    kind="difference",
+    label="magnetic phase",
+    unit="rad",
+    title="B along +y (down)",
+)
 
 # %% [markdown]
 # **Takeaway.** Rows count downwards and $y$ with them, so that $(x, y, z)$ is right-handed with $z$ into the page, along
@@ -159,7 +164,9 @@ def stack(**more):
     )  # fmt: skip
 
 
-own = optics.transfer_function((pixels, pixels), sampling, energy=energy, dtype=torch.complex128, aberrations=shared)
+own = optics.transfer_function(
+    (pixels, pixels), sampling, energy=energy, dtype=torch.complex128, aberrations=shared
+)
 carrying = torch.fft.ifft2(torch.fft.fft2(patch) * own)
 first = imaging.images(patch, stack(C12=5e4, phi12=0.3))
 second = imaging.images(carrying, stack())

@@ -9,6 +9,8 @@ from typing import Any
 from exitwave.chapters import ledger
 from exitwave.chapters.project import chapters, parameters_of
 from exitwave.chapters.reproduce import run_file
+from exitwave.chapters.run import run_path
+from exitwave.errors import InputError
 from exitwave.papers.parameters import SCALES
 from exitwave.papers.verdicts import PAPERS, load_claims
 
@@ -25,7 +27,20 @@ def generated_pages() -> Mapping[str, Callable[[], str | bytes]]:
     }
     for paper in chapters():
         pages[f"book/_static/cover_{paper}.png"] = _cover(paper)
+        pages[f"data/live/{paper}.nc"] = _live(paper)
     return pages
+
+
+def _live(paper: str) -> Callable[[], bytes]:
+    def read() -> bytes:
+        path = run_path(paper, parameters_of(paper).at("workshop"))
+        if not path.is_file():
+            raise InputError(
+                f"{path} is gone, which the chapter offers for download: run `exitwave book --force`"
+            )
+        return path.read_bytes()
+
+    return read
 
 
 def _cover(paper: str) -> Callable[[], bytes]:

@@ -29,7 +29,7 @@ LINE_WIDTH = 310
 MAX_FRAMES = 24
 MAX_FRAME_PIXELS = 256
 
-COLOUR_MAPS: dict[Kind, str] = {"magnitude": "viridis", "phase": "colorwheel", "difference": "RdBu_r"}
+COLOUR_MAPS: dict[Kind, str] = {"magnitude": "viridis", "phase": "twilight_shifted", "difference": "RdBu_r"}
 
 _NM = 0.1  # nm in one Å
 _LEGEND = {"border_line_alpha": 0, "margin": 0, "padding": 0, "spacing": 0}

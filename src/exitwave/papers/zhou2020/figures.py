@@ -44,7 +44,7 @@ def specimen(scene: studies.Scene) -> Any:
         label="direction of magnetisation",
         unit="rad",
         title="film",
-    )
+    ).opts(cmap="colorwheel")
     return figures.row(directions, _phase(scene.truth, film.sampling, "phase of the exit wave"))
 
 
@@ -61,7 +61,7 @@ def focal_series(parameters: Parameters) -> Any:
     )
     transfer = studies.transfer_functions(parameters, shape, film.sampling, tuple(defoci * MILLIMETRE))
     stack = imaging.images(wave.to(torch.complex64), transfer).numpy()
-    frames = figures.frames(stack, film.sampling, label="intensity over vacuum", limits=(0.0, 2.0))
+    frames = figures.frames(stack, film.sampling, label="intensity over vacuum", limits=(0.4, 1.6))
     return figures.slider("defocus (mm)", [float(d) for d in defoci], frames)
 
 
@@ -149,8 +149,8 @@ def cover(parameters: Parameters) -> bytes:
         figure = Figure(figsize=(6.4, 2.3), layout="constrained", dpi=110)
         panels = [
             ("defocused image", scene.defocused[-1], "viridis", None),
-            ("its hidden phase", scene.truth, "twilight", (-np.pi, np.pi)),
-            ("phase by TIE", studies.retrieve_tie(scene), "twilight", (-np.pi, np.pi)),
+            ("its hidden phase", scene.truth, "twilight_shifted", (-np.pi, np.pi)),
+            ("phase by TIE", studies.retrieve_tie(scene), "twilight_shifted", (-np.pi, np.pi)),
         ]
         for axes, (title, values, cmap, limits) in zip(figure.subplots(1, 3), panels, strict=True):
             shown = values.double()
