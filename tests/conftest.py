@@ -1,0 +1,20 @@
+"""Fixtures that all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def external_data() -> Path:
+    """The folder of data that is not part of the project.
+
+    A folder that is named but missing is a mistake of the set-up, not a reason to skip.
+    """
+    folder = os.environ.get("EXITWAVE_EXTERNAL_DATA")
+    if not folder:
+        pytest.skip("EXITWAVE_EXTERNAL_DATA is not set: data from other projects is needed")
+    if not Path(folder).is_dir():
+        pytest.fail(f"EXITWAVE_EXTERNAL_DATA={folder} is no folder", pytrace=False)
+    return Path(folder)
