@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -47,7 +48,22 @@ Workers = Annotated[
 Scheduler = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="A running Dask scheduler to use instead.")
 ]
-Device = Annotated[str, typer.Option(help="Torch device: cpu, cuda, cuda:1, ...")]
+
+
+def _device(name: str) -> str:
+    """Return a torch device's name if it can be used here; InputError if not."""
+    if name != "cpu":
+        import torch
+
+        try:
+            torch.empty(0, device=name)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).splitlines()[0][:80]
+            raise InputError(f"device {name!r} cannot be used here, use cpu: {reason}") from error
+    return name
+
+
+Device = Annotated[str, typer.Option(callback=_device, help="Torch device: cpu, cuda, cuda:1, ...")]
 
 
 def _version(show: bool) -> None:
@@ -75,15 +91,28 @@ def _settings(given: list[str]) -> dict[str, str]:
     """
     settings: dict[str, str] = {}
     for text in given:
-        name, sign, value = text.partition("=")
+        name, sign, value = (part.strip() for part in text.partition("="))
         if not sign or not name:
             raise InputError(f"cannot read the parameter {text!r}: write -p name=value")
         if name in settings:
             raise InputError(
                 f"parameter {name!r} is given twice: give it once, values separated by commas in a sweep"
             )
-        settings[name.strip()] = value.strip()
+        settings[name] = value
     return settings
+
+
+def _json(value: Any) -> str:
+    """Return strict JSON: what is not finite, which JSON cannot say, becomes null."""
+
+    def plain(each: Any) -> Any:
+        if isinstance(each, float) and not math.isfinite(each):
+            return None
+        if isinstance(each, dict):
+            return {name: plain(item) for name, item in each.items()}
+        return [plain(item) for item in each] if isinstance(each, list | tuple) else each
+
+    return json.dumps(plain(value), indent=1)
 
 
 @contextmanager
@@ -214,7 +243,7 @@ def claims(
         raise InputError(f"unknown scale {scale!r}: use one of {', '.join(SCALES)}")
     rows = ledger.ledger([paper] if paper else PAPERS, [s for s in SCALES if scale in (None, s)])
     if form == "json":
-        print(json.dumps([row.as_json() for row in rows], indent=1))
+        print(_json([row.as_json() for row in rows]))
     elif form == "markdown":
         print(ledger.markdown(rows))
     elif form == "table":
@@ -272,12 +301,8 @@ def show_run(run: Annotated[str, typer.Argument(help="Its hash, the beginning of
 
     path = find_run(run)
     record = records.load(path)
-    print(
-        json.dumps(
-            {"file": str(path), "made": records.provenance_of(record), "quantities": scalars(record)},
-            indent=1,
-        )
-    )
+    made, quantities = records.provenance_of(record), scalars(record)
+    print(_json({"file": str(path), "made": made, "quantities": quantities}))
 
 
 @runs_app.command("compare")

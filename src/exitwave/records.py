@@ -189,8 +189,15 @@ def magnetisation(values: Array, *, cell: tuple[float, float, float]) -> xr.Data
         Components x, y, z of the magnetisation, A/m.
     cell : (float, float, float)
         Cell size ``(z, y, x)`` in Å.
+
+    Raises
+    ------
+    InputError
+        For another shape, non-finite values or a cell that is not positive.
     """
-    sizes = zip(("z", "y", "x"), values.shape[1:], cell, strict=True)
+    if np.shape(cell) != (3,) or not all(np.isfinite(step) and step > 0 for step in cell):
+        raise InputError(f"cell {cell} Å is not three positive sizes (z, y, x): give them in Å")
+    sizes = zip(("z", "y", "x"), values.shape[1:], cell, strict=False)
     coords: dict[str, Any] = {name: pixel_positions(n, step) for name, n, step in sizes}
     record = make_record("magnetisation", values, **coords)
     record.attrs["cell"] = [float(c) for c in cell]
@@ -199,6 +206,8 @@ def magnetisation(values: Array, *, cell: tuple[float, float, float]) -> xr.Data
 
 def _positions(values: Array, sampling: float | tuple[float, float]) -> dict[str, Any]:
     dy, dx = sampling_pair(sampling)
+    if np.ndim(values) < 2:
+        raise InputError(f"array of shape {np.shape(values)}: give images with the axes (y, x)")
     return {"y": pixel_positions(values.shape[-2], dy), "x": pixel_positions(values.shape[-1], dx)}
 
 
@@ -221,10 +230,10 @@ def sampling_pair(sampling: float | tuple[float, float]) -> tuple[float, float]:
     InputError
         If a pixel size is not a positive finite number.
     """
-    pair = (sampling, sampling) if isinstance(sampling, int | float) else tuple(sampling)
-    if len(pair) != 2 or not all(np.isfinite(p) and p > 0 for p in pair):
+    pair = np.atleast_1d(np.asarray(sampling, float))
+    if pair.shape not in ((1,), (2,)) or not (np.isfinite(pair) & (pair > 0)).all():
         raise InputError(f"pixel size {sampling} Å is not positive: give it in Å, for example 50")
-    return float(pair[0]), float(pair[1])
+    return float(pair[0]), float(pair[-1])
 
 
 def sampling_of(record: xr.Dataset) -> tuple[float, float]:
@@ -275,6 +284,8 @@ def validate(record: xr.Dataset, layout: str) -> xr.Dataset:
     if spec.needs_energy:
         if "energy" not in record.coords:
             raise InputError(f"{layout}: the beam energy is missing: pass it in eV, for example 200e3")
+        if record["energy"].ndim or record["energy"].dtype.kind not in "iuf":
+            raise InputError(f"beam energy {record['energy'].values} is not one number: give it in eV")
         energy = float(record["energy"])
         if not (np.isfinite(energy) and energy > 0):
             raise InputError(f"beam energy {energy:g} eV is not positive: give it in eV, for example 200e3")

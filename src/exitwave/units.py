@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from functools import cache
 from typing import Any
 
@@ -39,8 +40,9 @@ def quantity(text: str, unit: str, name: str) -> float:
         return _finite(float(text))
     except ValueError:
         pass
-    # Voltages are what people call the energy of a beam.
-    spelled = text.strip().replace("kV", "keV") if unit == "eV" else text.strip()
+    spelled = unicodedata.normalize("NFKC", text).strip()  # the sign of the ångström is the letter Å
+    if unit == "eV":  # voltages are what people call the energy of a beam
+        spelled = spelled.replace("kV", "keV")
     number = spelled.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZÅµμ ")
     try:
         return _finite(float(registry.Quantity(float(number), spelled[len(number) :].strip()).m_as(base)))

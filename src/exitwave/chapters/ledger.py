@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any, get_args
 
 import xarray as xr
@@ -100,9 +101,14 @@ def _row(paper: str, claims: PaperClaims, claim: Claim, scale: Scale) -> Row:
     )
 
 
-@cache
 def _load(paper: str, scale: Scale, run: str) -> xr.Dataset:
-    return records.load(run_file(paper, scale, run))
+    path = run_file(paper, scale, run)
+    return _read(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _read(path: Path, _modified: int) -> xr.Dataset:
+    return records.load(path)
 
 
 def _sensitivity(paper: str, claims: PaperClaims, claim: Claim, scale: Scale) -> dict[str, Verdict]:
@@ -128,6 +134,8 @@ def _numbers(values: dict[str, float]) -> str:
 
 def measured_text(row: Row) -> str:
     """Return what was measured, in words: margins with their intervals, values, what stands beside."""
+    if row.verdict == "waived":
+        return row.claim.waiver[row.scale]
     parts = []
     if row.measured:
         parts.append(_numbers(row.measured))

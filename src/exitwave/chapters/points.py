@@ -106,10 +106,17 @@ def compute(paper: str, study: str, values: dict[str, Any], device: str, threads
 
 def _finish(point: Point, result: xr.Dataset) -> None:
     records.save(result, point.path)
-    # The journal shows what was computed when; each finished point appears in it once.
-    line = {"point": point.key, "study": point.study, "seconds": records.provenance_of(result)["seconds"]}
-    with open(point.path.parent / "journal.jsonl", "a", encoding="utf-8") as journal:
-        journal.write(json.dumps(line) + "\n")
+    _note(point, result)
+
+
+def _note(point: Point, result: xr.Dataset) -> None:
+    """Add a finished point to the journal, in which each appears once."""
+    journal = point.path.parent / "journal.jsonl"
+    if journal.is_file() and f'"{point.key}"' in journal.read_text(encoding="utf-8"):
+        return
+    line = {"point": point.key, "study": point.study, "seconds": records.provenance_of(result).get("seconds")}
+    with open(journal, "a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 @contextmanager
@@ -187,6 +194,7 @@ def run_points(
             waiting[point.key] = point
         else:
             results[point.key] = found
+            _note(point, found)  # a sweep killed between file and journal left it out
             if report is not None:
                 report(point, 0.0)
     failures: list[tuple[Point, BaseException]] = []

@@ -31,6 +31,8 @@ def grid(paper: str, axes: Axes) -> list[PaperParameters]:
     for name, values in axes.items():
         if not values or len(set(values)) != len(values):
             raise InputError(f"sweep: {name} has no value or one value twice: list each value once")
+        if None in values and len(values) > 1:
+            raise InputError(f"sweep: {name}=none stands among other values: sweep those only")
     model = parameters_of(paper)
     return [model.at(**dict(zip(axes, values, strict=True))) for values in itertools.product(*axes.values())]
 

@@ -48,8 +48,12 @@ class PaperParameters(BaseModel):
             return cls(**{"scale": scale} | dict(cls.presets.get(scale, {})) | given)
         except ValidationError as error:
             first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"]) or "parameters"
-            raise InputError(f"parameter {name}={first['input']!r}: {first['msg']}") from None
+            reason = first["msg"].removeprefix("Value error, ")
+            name = ".".join(str(part) for part in first["loc"])
+            # A rule about several parameters names none of them: show those that were given.
+            bad = {name: first["input"]} if name else given
+            shown = ", ".join(f"{key}={value!r}" for key, value in bad.items())
+            raise InputError(f"parameter {shown}: {reason}") from None
 
     @classmethod
     def collect(cls, namespace: Mapping[str, Any]) -> Self:

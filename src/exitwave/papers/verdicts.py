@@ -6,6 +6,7 @@ first run; nothing here is typed in after a result.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from importlib import resources
@@ -146,6 +147,8 @@ def _samples(result: xr.Dataset, name: str) -> np.ndarray[Any, np.dtype[np.float
 def margin(inequality: str, result: xr.Dataset) -> tuple[float, float, float]:
     """Return by how much an inequality holds: mean and 95% interval over seeds, positive if it holds.
 
+    There is no interval (NaN) for fewer than two seeds or where a value is not finite.
+
     Parameters
     ----------
     inequality : str
@@ -154,9 +157,19 @@ def margin(inequality: str, result: xr.Dataset) -> tuple[float, float, float]:
         Quantities along ``seed``.
     """
     left, sign, right = _parse(inequality)
-    other = _samples(result, right) if right in result else float(right)
-    difference = _samples(result, left) - other
-    return metrics.paired_bootstrap(difference if sign == ">" else -difference, seed=0)
+    other = float(right) if _is_number(right) else _samples(result, right)
+    difference = (_samples(result, left) - other) * (1 if sign == ">" else -1)
+    if difference.size < 2 or not np.isfinite(difference).all():
+        return float(difference.mean()), math.nan, math.nan
+    return metrics.paired_bootstrap(difference, seed=0)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def judge(claim: Claim, result: xr.Dataset) -> Verdict:
