@@ -1,0 +1,219 @@
+"""The claims ledger: verdicts from stored results, as tables and as JSON."""
+
+import re
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from exitwave import records
+from exitwave.chapters import ledger, reproduce
+from exitwave.chapters.project import study_of
+from exitwave.chapters.sources import source_hash
+from exitwave.papers.parameters import SCALES
+from exitwave.papers.verdicts import PAPERS, Claim, PaperClaims, load_claims
+from exitwave.papers.zhou2020.parameters import Parameters
+
+KEYS = ["id", "paper", "scale", "claimed", "measured", "unit", "verdict", "samples", "seeds", "source"]
+METHODS = ("tie", "gradient")
+NAMES = ("accuracy", "correlation", "gradient_error", "resolution")
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path, monkeypatch):
+    monkeypatch.setenv("EXITWAVE_DATA", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+def store(run, scale="smoke", seeds=5, changed=None, **means):
+    """Store made-up results as `exitwave reproduce` would, spread a little over the seeds."""
+    found = load_claims("zhou2020").runs[run]
+    values = dict.fromkeys([f"{m}_{n}" for m in METHODS for n in NAMES] + ["constant_accuracy"], 0.5) | means
+    attrs = {"units": "1", "long_name": "made up"}
+    spread = 1e-3 * np.arange(seeds)
+    spread = spread - spread.mean()
+    record = xr.Dataset(
+        {name: ("seed", value + spread * value, attrs) for name, value in values.items()},
+        {"seed": ("seed", np.arange(seeds), attrs)},
+    )
+    made = {
+        "parameters": Parameters.at(scale, **found.settings).model_dump() | (changed or {}),
+        "source": source_hash(study_of("zhou2020", found.study)),
+    }
+    path = reproduce.run_file("zhou2020", scale, run)
+    return records.save(records.with_provenance(record, made), path)
+
+
+def row(claim, scale="smoke"):
+    [found] = [each for each in ledger.ledger(["zhou2020"], [scale]) if each.claim.id == claim]
+    return found
+
+
+def cells(line):
+    """Split a row of a Markdown table at the bars that are not escaped."""
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+class TestRows:
+    def test_one_for_each_claim_and_scale(self):
+        rows = [each.as_json() for each in ledger.ledger()]
+        assert len(rows) == 74 * 4
+        assert len({(each["id"], each["scale"]) for each in rows}) == 74 * 4
+        assert {each["paper"] for each in rows} == set(PAPERS)
+        assert {each["scale"] for each in rows} == set(SCALES)
+
+    def test_json_has_these_keys_in_this_order(self):
+        store("moderate-clean")
+        store("moderate-noise", changed={"noise": 0.3})
+        for each in ledger.ledger():
+            assert list(each.as_json()) == KEYS
+
+    def test_nothing_stored_is_not_run(self):
+        rows = ledger.ledger()
+        assert {each.verdict for each in rows} == {"not run"}
+        assert {(each.samples, each.seeds, each.source) for each in rows} == {(0, 0, None)}
+        assert ledger.counts(rows)["not run"] == len(rows)
+
+    def test_a_value(self):
+        store("moderate-noise", tie_accuracy=0.55)
+        found = row("zhou-tie-moderate-noise").as_json()
+        assert found["verdict"] == "reproduced"
+        assert found["claimed"] == 0.5678
+        assert found["measured"] == pytest.approx([0.55])
+        assert (found["samples"], found["seeds"]) == (5, 5)
+        assert found["source"] == "data/zhou2020/smoke/moderate-noise.nc"
+
+    def test_a_value_that_is_off(self):
+        store("moderate-noise", tie_accuracy=0.9)
+        assert row("zhou-tie-moderate-noise").verdict == "not reproduced"
+
+    def test_an_order(self):
+        store("moderate-clean", tie_correlation=0.9, gradient_correlation=0.2)
+        found = row("zhou-tie-moderate-clean")
+        assert found.verdict == "reproduced"
+        assert found.as_json()["claimed"] == ["tie_correlation > gradient_correlation"]
+        assert found.as_json()["measured"] == pytest.approx([0.9, 0.2])
+        mean, low, high = found.margins["tie_correlation > gradient_correlation"]
+        assert low <= mean <= high
+        assert mean == pytest.approx(0.7)
+        assert set(found.beside) == {"tie_accuracy", "gradient_accuracy", "constant_accuracy"}
+
+    def test_half_an_order_is_partly(self):
+        store(
+            "strong-clean",
+            gradient_correlation=0.9,
+            tie_correlation=0.2,
+            gradient_resolution=90,
+            tie_resolution=50,
+        )
+        assert row("zhou-ad-strong-clean").verdict == "partly"
+
+    def test_a_changed_setting_has_its_own_verdict(self):
+        low = {"tie_correlation": 0.5, "tie_resolution": 50.0}
+        store("strong-clean", gradient_correlation=0.2, gradient_resolution=90.0, **low)
+        assert row("zhou-ad-strong-clean").sensitivity == {}
+        store("strong-clean-gentle", gradient_correlation=0.9, gradient_resolution=20.0, **low)
+        found = row("zhou-ad-strong-clean")
+        assert found.verdict == "not reproduced"
+        assert found.sensitivity == {"strong-clean-gentle": "reproduced"}
+        assert "strong-clean-gentle`: reproduced" in ledger.measured_text(found)
+
+    def test_other_scales_are_not_touched(self):
+        store("moderate-noise", tie_accuracy=0.55)
+        assert row("zhou-tie-moderate-noise", "workshop").verdict == "not run"
+
+    def test_too_few_seeds_are_not_run(self):
+        for seeds in (1, 2, 4):
+            store("moderate-clean", seeds=seeds, tie_correlation=0.9, gradient_correlation=0.2)
+            assert row("zhou-tie-moderate-clean").verdict == "not run"
+
+    def test_a_missing_value_does_not_hold_and_does_not_break_the_ledger(self):
+        store("strong-clean", gradient_correlation=0.9, tie_correlation=0.2, gradient_resolution=np.nan)
+        assert row("zhou-ad-strong-clean").verdict == "partly"
+
+    def test_a_file_stored_again_is_read_again(self):
+        store("moderate-noise", tie_accuracy=0.55)
+        assert row("zhou-tie-moderate-noise").verdict == "reproduced"
+        store("moderate-noise", tie_accuracy=0.9)
+        assert row("zhou-tie-moderate-noise").verdict == "not reproduced"
+
+
+class TestStale:
+    def test_after_a_change_of_parameters(self):
+        store("moderate-noise", tie_accuracy=0.55, changed={"noise": 0.05})
+        found = row("zhou-tie-moderate-noise")
+        assert found.verdict == "stale"
+        assert found.as_json()["measured"] is None
+        assert found.seeds == 5
+
+    def test_after_a_change_of_source(self, monkeypatch):
+        store("moderate-noise", tie_accuracy=0.55)
+        monkeypatch.setattr(reproduce, "source_hash", lambda _: "another source")
+        assert row("zhou-tie-moderate-noise").verdict == "stale"
+
+    def test_a_sensitivity_too(self):
+        store("strong-clean")
+        store("strong-clean-gentle", changed={"rate": 0.2})
+        assert row("zhou-ad-strong-clean").sensitivity == {"strong-clean-gentle": "stale"}
+
+
+class TestWaived:
+    def test_at_its_scale_only_with_the_reason(self, monkeypatch):
+        claim = Claim(
+            id="c", where="w", kind="value", statement="s", value=1.0, waiver={"paper": "needs 90 GPU hours"}
+        )
+        monkeypatch.setattr(ledger, "load_claims", lambda _: PaperClaims(claims=[claim]))
+        rows = ledger.ledger(["zhou2020"])
+        assert [each.verdict for each in rows] == ["not run", "not run", "not run", "waived"]
+        assert ledger.measured_text(rows[-1]) == "needs 90 GPU hours"
+        assert "needs 90 GPU hours" in ledger.markdown(rows)
+
+
+class TestMarkdown:
+    def test_every_row_has_six_cells(self):
+        store("moderate-clean", tie_correlation=0.9, gradient_correlation=0.2)
+        store("strong-clean")
+        store("strong-clean-gentle")
+        lines = ledger.markdown(ledger.ledger()).splitlines()
+        table = [line for line in lines if line.startswith("|")]
+        assert len(table) == 74 * 4 + 2 * len(PAPERS)
+        assert {len(cells(line)) for line in table} == {6}
+        assert [line for line in lines if line.startswith("#")] == [f"## {paper}" for paper in PAPERS]
+
+    def test_one_paper_has_no_heading(self):
+        assert "#" not in ledger.markdown(ledger.ledger(["cao2020"], ["smoke"]))
+
+    def test_signs_of_markdown_are_escaped(self, monkeypatch):
+        statement = "|a| < b | ~half~ of $5 to $6"
+        claim = Claim(id="c", where="Fig. 1 | 2", kind="figure", statement=statement)
+        monkeypatch.setattr(ledger, "load_claims", lambda _: PaperClaims(claims=[claim]))
+        line = ledger.markdown(ledger.ledger(["zhou2020"], ["smoke"])).splitlines()[2]
+        found = cells(line)
+        assert len(found) == 6
+        assert found[1] == r"Fig. 1 \| 2"
+        assert found[3] == r"\|a\| &lt; b \| \~half\~ of \$5 to \$6"
+
+    def test_shows_value_verdict_and_sample_size(self):
+        store("moderate-noise", tie_accuracy=0.55)
+        [line] = [
+            x for x in ledger.markdown(ledger.ledger(["zhou2020"], ["smoke"])).splitlines() if "0.5678" in x
+        ]
+        claim, where, scale, claimed, verdict, measured = cells(line)
+        assert (claim, where, scale, verdict) == (
+            "`zhou-tie-moderate-noise`",
+            "Fig. 3b",
+            "smoke",
+            "reproduced",
+        )
+        assert "**0.5678**" in claimed
+        assert "tie accuracy 0.55" in measured
+        assert "(5 samples, 5 seeds)" in measured
+
+    def test_counts_add_up(self):
+        store("moderate-noise", tie_accuracy=0.55)
+        rows = ledger.ledger()
+        found = dict(cells(line) for line in ledger.counts_markdown(rows).splitlines()[2:])
+        assert found["reproduced"] == "1"
+        assert found["not run"] == str(74 * 4 - 1)
+        assert found["all"] == str(74 * 4)
+        assert sum(int(number) for name, number in found.items() if name != "all") == 74 * 4

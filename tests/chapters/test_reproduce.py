@@ -1,0 +1,252 @@
+"""`exitwave reproduce`: the only writer of data/, and the check that what is stored comes out again."""
+
+import sys
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from exitwave import cli, records
+from exitwave.chapters import reproduce
+from exitwave.chapters.sources import source_hash
+from exitwave.errors import InputError
+from exitwave.papers.verdicts import load_claims
+from exitwave.papers.zhou2020 import studies
+from exitwave.papers.zhou2020.parameters import Parameters
+
+CLAIM, RUN, STUDY = "zhou-tie-moderate-noise", "moderate-noise", studies.tie_retrieval
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Folders of runs and data that hold one claim, reproduced at smoke scale."""
+    folder = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EXITWAVE_RUNS", str(folder / "runs"))
+        patch.setenv("EXITWAVE_DATA", str(folder / "data"))
+        patch.setattr(sys, "argv", f"exitwave reproduce zhou2020 --scale smoke --only {CLAIM}".split())
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        assert left.value.code in (0, None)
+        yield folder
+
+
+@pytest.fixture
+def stored(folders):
+    """The stored run, whose file is as it was again after the test."""
+    path = folders / "data" / "zhou2020" / "smoke" / f"{RUN}.nc"
+    content = path.read_bytes()
+    yield path
+    path.write_bytes(content)
+
+
+def doctor(path, **added):
+    """Change stored numbers as nobody should."""
+    record = records.load(path)
+    for name, amount in added.items():
+        record[name] = record[name].copy(data=record[name].values + amount)
+    records.save(record, path)
+
+
+class TestReproduce:
+    def test_writes_the_run_of_the_claim_and_nothing_else(self, folders):
+        found = [path.relative_to(folders / "data").as_posix() for path in (folders / "data").rglob("*.*")]
+        assert found == [f"zhou2020/smoke/{RUN}.nc"]
+
+    def test_holds_every_quantity_for_every_seed(self, stored):
+        record = records.load(stored)
+        run = load_claims("zhou2020").runs[RUN]
+        assert record["seed"].values.tolist() == list(range(run.seeds))
+        for name in (
+            "tie_accuracy",
+            "tie_correlation",
+            "tie_gradient_error",
+            "tie_resolution",
+            "constant_accuracy",
+        ):
+            assert record[name].dims == ("seed",)
+            assert np.isfinite(record[name].values).all()
+        # Each seed is another specimen.
+        assert len(set(record["tie_accuracy"].values)) == run.seeds
+        for variable in record.variables.values():
+            assert variable.attrs["units"]
+            assert variable.attrs["long_name"]
+
+    def test_holds_what_the_study_gives(self, stored):
+        parameters = Parameters.at("smoke", focus="moderate", images=2, noise=0.1, seed=3)
+        here = STUDY(parameters)
+        found = records.load(stored).sel(seed=3)
+        for name in here.data_vars:
+            np.testing.assert_allclose(found[name].values, here[name].values, rtol=1e-4)
+
+    def test_says_what_made_it(self, stored):
+        made = records.provenance_of(records.load(stored))
+        assert made["command"] == "exitwave reproduce zhou2020 --scale smoke"
+        assert (made["paper"], made["scale"], made["study"], made["run"]) == ("zhou2020", "smoke", "tie", RUN)
+        assert made["seeds"] == [0, 1, 2, 3, 4]
+        assert made["source"] == source_hash(STUDY)
+        assert made["parameters"]["noise"] == 0.1
+        assert made["parameters"]["pixels"] == 128
+        assert "seed" not in made["parameters"]
+        assert made["seconds"] > 0
+
+    def test_again_computes_nothing_and_gives_the_same(self, stored, monkeypatch):
+        before = records.load(stored)
+        monkeypatch.setattr("exitwave.chapters.points.compute", None)
+        seconds = []
+        [path] = reproduce.reproduce(
+            "zhou2020",
+            "smoke",
+            only=CLAIM,
+            report=lambda _, spent: seconds.append(spent),
+            in_process=True,
+        )
+        assert path == stored
+        assert seconds == [0.0] * 5
+        xr.testing.assert_equal(records.load(path), before)
+
+
+class TestSelection:
+    def test_one_claim_brings_its_sensitivities(self):
+        assert set(reproduce.selected_runs("zhou2020", CLAIM)) == {RUN}
+        both = {"strong-clean", "strong-clean-gentle"}
+        assert set(reproduce.selected_runs("zhou2020", "zhou-ad-strong-clean")) == both
+
+    def test_all(self):
+        assert reproduce.selected_runs("zhou2020") == load_claims("zhou2020").runs
+
+    @pytest.mark.parametrize(
+        ("paper", "only", "named"),
+        [
+            ("zhou2020", "zhou-nothing", "unknown claim 'zhou-nothing'"),
+            ("zhou2020", "zhou-experiment", "zhou-experiment has no run yet"),
+            ("zhou", None, "unknown paper 'zhou'"),
+        ],
+    )
+    def test_refuses(self, paper, only, named):
+        with pytest.raises(InputError, match=named):
+            reproduce.selected_runs(paper, only)
+
+    def test_each_seed_is_a_point(self):
+        run = load_claims("zhou2020").runs["strong-clean-gentle"]
+        points = reproduce.run_points_of("zhou2020", run, "smoke")
+        assert [point.parameters.seed for point in points] == [0, 1, 2, 3, 4]
+        assert all(
+            (p.parameters.focus, p.parameters.rate, p.study) == ("strong", 0.1, "comparison") for p in points
+        )
+
+
+class TestStale:
+    run = load_claims("zhou2020").runs[RUN]
+
+    def is_stale(self, path):
+        return reproduce.is_stale(records.load(path), "zhou2020", self.run, "smoke")
+
+    def with_provenance(self, path, **changed):
+        record = records.load(path)
+        made = records.provenance_of(record)
+        made["parameters"] |= changed.pop("parameters", {})
+        records.save(records.with_provenance(record, made | changed), path)
+
+    def test_fresh(self, stored):
+        assert not self.is_stale(stored)
+
+    def test_after_a_change_of_source(self, stored, monkeypatch):
+        monkeypatch.setattr(reproduce, "source_hash", lambda _: "0123456789abcdef")
+        assert self.is_stale(stored)
+
+    def test_of_another_source(self, stored):
+        self.with_provenance(stored, source="0123456789abcdef")
+        assert self.is_stale(stored)
+
+    @pytest.mark.parametrize(
+        "changed", [{"noise": 0.2}, {"pixels": 256}, {"energy": 300e3}, {"focus": "strong"}]
+    )
+    def test_of_other_parameters(self, stored, changed):
+        self.with_provenance(stored, parameters=changed)
+        assert self.is_stale(stored)
+
+    def test_without_provenance(self, stored):
+        record = records.load(stored)
+        records.save(record.drop_attrs(deep=False), stored)
+        assert self.is_stale(stored)
+
+    def test_of_another_scale(self, stored):
+        assert reproduce.is_stale(records.load(stored), "zhou2020", self.run, "workshop")
+
+    def test_a_parameter_added_since_with_its_default_changes_nothing(self, stored):
+        record = records.load(stored)
+        made = records.provenance_of(record)
+        del made["parameters"]["start_phase"]
+        records.save(records.with_provenance(record, made), stored)
+        assert not self.is_stale(stored)
+
+
+class TestRecompute:
+    def test_agrees_and_writes_nothing(self, folders):
+        before = {path: path.stat().st_mtime_ns for path in folders.rglob("*")}
+        [found] = reproduce.recompute(2, 0, "smoke")
+        assert (found.claim, found.quantity) == (CLAIM, "tie_accuracy")
+        assert found.agrees
+        assert found.again == pytest.approx(found.stored, rel=1e-4)
+        assert {path: path.stat().st_mtime_ns for path in folders.rglob("*")} == before
+
+    def test_the_seed_chooses_the_replicate(self, stored, monkeypatch):
+        asked = []
+
+        def compute(paper, study, values, device, threads):
+            asked.append(values["seed"])
+            return records.load(stored).sel(seed=values["seed"])
+
+        monkeypatch.setattr(reproduce, "compute", compute)
+        for seed in range(20):
+            reproduce.recompute(1, seed, "smoke")
+        assert 3 <= len(set(asked)) <= 5
+        again = list(asked)
+        asked.clear()
+        for seed in range(20):
+            reproduce.recompute(1, seed, "smoke")
+        assert asked == again
+
+    @pytest.mark.parametrize("amount", [0.1, -0.1])
+    def test_finds_a_doctored_value(self, stored, amount):
+        doctor(stored, tie_accuracy=amount)
+        [found] = reproduce.recompute(1, 0, "smoke")
+        assert not found.agrees
+        assert found.stored == pytest.approx(found.again + amount, rel=1e-3)
+
+    def test_the_command_says_so_and_fails(self, stored, monkeypatch, capsys):
+        monkeypatch.setattr(
+            sys, "argv", ["exitwave", "reproduce", "--check", "2", "--seed", "1", "--scale", "smoke"]
+        )
+        for amount, code, sign in ((0.0, (0, None), "agrees"), (0.1, (2,), "DIFFERS")):
+            doctor(stored, tie_accuracy=amount)
+            with pytest.raises(SystemExit) as left:
+                cli.main()
+            assert left.value.code in code
+            said = capsys.readouterr()
+            assert f"{CLAIM} tie_accuracy seed" in said.out
+            assert sign in said.out
+            assert bool(said.err) == bool(amount)
+
+    @pytest.mark.parametrize(
+        ("stored", "again", "agrees"),
+        [
+            (0.5, 0.515, True),
+            (0.5, 0.56, False),
+            (100.0, 101.5, True),
+            (100.0, 104.0, False),
+            (np.nan, np.nan, True),
+            (np.nan, 0.5, False),
+            (0.5, np.nan, False),
+        ],
+    )
+    def test_tolerance(self, stored, again, agrees):
+        assert reproduce.Recomputed("claim", "quantity", 0, stored, again).agrees is agrees
+
+    @pytest.mark.usefixtures("folders")
+    def test_needs_something_stored(self):
+        with pytest.raises(InputError, match="nothing is stored at scale gpu"):
+            reproduce.recompute(1, 0, "gpu")
+        with pytest.raises(InputError, match="unknown scale 'tiny'"):
+            reproduce.recompute(1, 0, "tiny")
