@@ -219,7 +219,6 @@ class TestHash:
             "fakewave.library.inner:tool",
             "fakewave.shapes:Shape",
             "fakewave.shapes:Square",
-            "fakewave.study:PaperParameters",
             "fakewave.study:Parameters",
             "fakewave.study:run",
         }

@@ -7,7 +7,6 @@ finished; its name carries a hash of the parameters and of the sources that made
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -56,10 +55,7 @@ class Point:
     @cached_property
     def key(self) -> str:
         """Hash of everything that determines the result, the content of files that it names included."""
-        texts = [value for value in self.parameters.model_dump().values() if isinstance(value, str)]
-        named = [Path(text) for text in texts if Path(text).suffix and Path(text).is_file()]
-        content = [hashlib.sha256(path.read_bytes()).hexdigest() for path in named]
-        return self.parameters.key(self.paper, self.study, self.source, *content)
+        return self.parameters.key(self.paper, self.study, self.source)
 
     @property
     def path(self) -> Path:

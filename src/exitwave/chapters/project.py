@@ -70,6 +70,18 @@ def parameters_of(paper: str) -> type[PaperParameters]:
     return model
 
 
+def studies_of(paper: str) -> dict[str, Callable[..., xr.Dataset]]:
+    """Return the studies of a chapter by name.
+
+    Raises
+    ------
+    InputError
+        If there is no such chapter.
+    """
+    studies: dict[str, Callable[..., xr.Dataset]] = _chapter_module(paper, "studies").STUDIES  # type: ignore[attr-defined]
+    return studies
+
+
 def study_of(paper: str, name: str) -> Callable[..., xr.Dataset]:
     """Return a study function of a chapter.
 
@@ -78,7 +90,7 @@ def study_of(paper: str, name: str) -> Callable[..., xr.Dataset]:
     InputError
         If there is no such chapter or study.
     """
-    studies: dict[str, Callable[..., xr.Dataset]] = _chapter_module(paper, "studies").STUDIES  # type: ignore[attr-defined]
+    studies = studies_of(paper)
     if name not in studies:
         raise InputError(f"unknown study {name!r} of {paper}: use one of {', '.join(studies)}")
     return studies[name]

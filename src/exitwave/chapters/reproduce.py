@@ -19,10 +19,9 @@ from exitwave.errors import InputError
 from exitwave.papers.parameters import SCALES, PaperParameters, Scale
 from exitwave.papers.verdicts import PAPERS, Claim, Run, load_claims
 
-# How far a quantity computed again may lie from the stored one: thousands of float32 steps on
-# another processor do not end on the same bits.
-RECOMPUTED_ABSOLUTE = 0.02
-RECOMPUTED_RELATIVE = 0.02
+# How far a quantity computed again may lie from the stored one, over the largest stored value of its
+# kind: thousands of float32 steps on another processor do not end on the same bits.
+RECOMPUTED_TOLERANCE = 0.02
 
 
 def run_file(paper: str, scale: str, run: str) -> Path:
@@ -121,6 +120,13 @@ def is_stale(stored: xr.Dataset, paper: str, run: Run, scale: Scale) -> bool:
     return changed or made.get("source") != source_hash(study_of(paper, run.study))
 
 
+def _scale(stored: xr.Dataset, names: Sequence[str], name: str) -> float:
+    """Return the largest magnitude among the quantities of a claim that share a unit with one of them."""
+    units = stored[name].attrs["units"]
+    alike = [stored[each].values for each in names if stored[each].attrs["units"] == units]
+    return float(np.nanmax(np.abs(np.concatenate(alike))))
+
+
 @dataclass(frozen=True)
 class Recomputed:
     """One stored number beside the same number computed again."""
@@ -130,15 +136,13 @@ class Recomputed:
     seed: int
     stored: float
     again: float
+    scale: float
 
     @property
     def agrees(self) -> bool:
-        """Whether the two are within the tolerance fixed in this module."""
-        return bool(
-            np.isclose(
-                self.again, self.stored, rtol=RECOMPUTED_RELATIVE, atol=RECOMPUTED_ABSOLUTE, equal_nan=True
-            )
-        )
+        """Whether the two are within the tolerance fixed in this module, over the scale of the quantity."""
+        tolerance = RECOMPUTED_TOLERANCE * self.scale
+        return bool(np.isclose(self.again, self.stored, rtol=0, atol=tolerance, equal_nan=True))
 
 
 def stored_claims(scale: Scale) -> list[tuple[str, Claim, Run]]:
@@ -176,7 +180,14 @@ def recompute(rows: int, seed: int, scale: Scale, *, device: str = "cpu") -> lis
         parameters: PaperParameters = parameters_of(paper).at(scale, **run.settings, seed=replicate)
         again = compute(paper, run.study, parameters.model_dump(), device, None)
         found += [
-            Recomputed(claim.id, name, replicate, float(stored[name].sel(seed=replicate)), float(again[name]))
+            Recomputed(
+                claim.id,
+                name,
+                replicate,
+                float(stored[name].sel(seed=replicate)),
+                float(again[name]),
+                _scale(stored, claim.quantities, name),
+            )
             for name in claim.quantities
         ]
     return found

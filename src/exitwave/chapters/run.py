@@ -11,7 +11,8 @@ import xarray as xr
 
 from exitwave import records
 from exitwave.chapters.execute import check_parameters, execute
-from exitwave.chapters.project import chapters, parameters_of, project_root, runs_folder
+from exitwave.chapters.project import chapters, parameters_of, project_root, runs_folder, studies_of
+from exitwave.chapters.sources import source_hash
 from exitwave.chapters.sweep import Axes, grid
 from exitwave.errors import InputError
 from exitwave.papers.parameters import PaperParameters
@@ -31,8 +32,12 @@ def notebook_of(chapter: str) -> Path:
 
 
 def run_path(chapter: str, parameters: PaperParameters) -> Path:
-    """Return where the last cell of a chapter writes its run: ``runs/<chapter>/<hash>.nc``."""
-    return runs_folder() / chapter / f"{parameters.key(chapter)}.nc"
+    """Return where the last cell of a chapter writes its run: ``runs/<chapter>/<hash>.nc``.
+
+    The hash is of the parameters, the files that they name and the sources of the chapter's studies.
+    """
+    sources = [source_hash(study) for study in studies_of(chapter).values()]
+    return runs_folder() / chapter / f"{parameters.key(chapter, *sources)}.nc"
 
 
 def save_run(chapter: str, parameters: PaperParameters, result: xr.Dataset, seconds: float) -> Path:
@@ -69,12 +74,14 @@ def checked(chapter: str, given: Mapping[str, object]) -> tuple[dict[str, object
     Raises
     ------
     InputError
-        For an unknown chapter or name, a wrong type or a value out of range.
+        For an unknown chapter or name, a wrong type, a value out of range or a missing file.
     """
     typed = check_parameters(notebook_of(chapter), given)
     scale = str(typed.get("scale", "workshop"))
     others = {name: value for name, value in typed.items() if name != "scale"}
-    return typed, parameters_of(chapter).at(scale, **others)
+    parameters = parameters_of(chapter).at(scale, **others)
+    parameters.files()
+    return typed, parameters
 
 
 def run_chapter(chapter: str, given: Mapping[str, object], *, progress: bool = True) -> tuple[Path, Path]:

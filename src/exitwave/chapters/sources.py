@@ -11,12 +11,14 @@ import ast
 import hashlib
 import importlib.util
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 PACKAGE = "exitwave"
-# Fields and presets of these classes only name values, and the values are stored with each result.
+# Fields and presets of classes derived from these only name values, and the values are stored with each
+# result; the base itself only checks them.
 _VALUE_CLASSES = {"PaperParameters"}
 
 _Symbol = tuple[str, str | None]  # module and name in it; None for the module as a whole
@@ -110,12 +112,28 @@ class _Strip(ast.NodeTransformer):
     visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = _body  # noqa: N815
 
 
+def _canonical(node: Any) -> str:
+    """Write a syntax tree in a way that does not depend on the version of Python, as ast.unparse does."""
+    if isinstance(node, list):
+        return f"[{','.join(map(_canonical, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = [
+        f"{name}={_canonical(value)}"
+        for name, value in ast.iter_fields(node)
+        if name not in ("ctx", "kind", "type_comment") and value is not None and value != []
+    ]
+    return f"{type(node).__name__}({','.join(fields)})"
+
+
 def closure(function: Callable[..., Any]) -> dict[str, str]:
-    """Return every definition of exitwave that a function uses, as ``{"module:name": source}``."""
+    """Return every definition of exitwave that a function uses, as ``{"module:name": its syntax tree}``."""
     todo: list[_Symbol] = [(function.__module__, function.__name__)]
     seen: dict[str, str] = {}
     while todo:
         name, symbol = todo.pop()
+        if symbol in _VALUE_CLASSES:
+            continue
         module = _module(name)
         if symbol is None:
             todo += [(name, each) for each in module.definitions]
@@ -132,8 +150,7 @@ def closure(function: Callable[..., Any]) -> dict[str, str]:
         seen[key] = ""
         for statement in module.definitions[symbol]:
             used = list(_uses(statement, module))
-            copy = ast.parse(ast.unparse(statement))
-            seen[key] += ast.unparse(_Strip().visit(copy)) + "\n"
+            seen[key] += _canonical(_Strip().visit(deepcopy(statement))) + "\n"
             todo += [use for use in used if f"{use[0]}:{use[1]}" not in seen]
     return seen
 

@@ -34,7 +34,12 @@ def grid(paper: str, axes: Axes) -> list[PaperParameters]:
         if None in values and len(values) > 1:
             raise InputError(f"sweep: {name}=none stands among other values: sweep those only")
     model = parameters_of(paper)
-    return [model.at(**dict(zip(axes, values, strict=True))) for values in itertools.product(*axes.values())]
+    points = [
+        model.at(**dict(zip(axes, values, strict=True))) for values in itertools.product(*axes.values())
+    ]
+    for parameters in points:
+        parameters.files()
+    return points
 
 
 def run_sweep(paper: str, study: str, axes: Axes, *, report: Report, **how: Any) -> tuple[Path, xr.Dataset]:

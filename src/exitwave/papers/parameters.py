@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from exitwave.errors import InputError
 
@@ -55,6 +57,31 @@ class PaperParameters(BaseModel):
             shown = ", ".join(f"{key}={value!r}" for key, value in bad.items())
             raise InputError(f"parameter {shown}: {reason}") from None
 
+    @model_validator(mode="after")
+    def _check_numbers(self) -> Self:
+        for name, value in self:
+            if isinstance(value, float) and math.isnan(value):
+                raise ValueError(f"{name} must be a number")
+        return self
+
+    def files(self) -> dict[str, Path]:
+        """Return the files that parameters name, by parameter; their fields are marked ``file``.
+
+        Raises
+        ------
+        InputError
+            If one does not exist.
+        """
+        found = {}
+        for name, field in type(self).model_fields.items():
+            extra = field.json_schema_extra
+            value = getattr(self, name)
+            if isinstance(extra, dict) and extra.get("file") and value is not None:
+                found[name] = Path(value)
+                if not found[name].is_file():
+                    raise InputError(f"parameter {name}={value!r}: no such file")
+        return found
+
     @classmethod
     def collect(cls, namespace: Mapping[str, Any]) -> Self:
         """Return the parameters that a notebook's parameters cell has set; see :meth:`at`."""
@@ -71,6 +98,7 @@ class PaperParameters(BaseModel):
         return type(self).at(**(self.model_dump() | given))
 
     def key(self, *more: str) -> str:
-        """Return a short hash of all values (and of further strings), the name of a run's file."""
+        """Return a short hash of all values, of the files they name and of further strings."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        more += tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in self.files().values())
         return hashlib.sha256("\n".join([text, *more]).encode()).hexdigest()[:16]

@@ -94,6 +94,8 @@ def retrieve(
     """
     if method not in METHODS:
         raise InputError(f"unknown method {method!r}: use one of {', '.join(METHODS)}")
+    if not 0 < rate < float("inf"):
+        raise InputError(f"rate {rate} rad is not a positive number: use 0.1 or less")
     defocused, defocus, in_focus = (each.to(device) for each in split_series(record))
     sampling, energy = records.sampling_of(record), float(record["energy"])
     floor = 1e-3 * float(in_focus.mean())

@@ -74,8 +74,8 @@ def solve(
     """
     if not bool((in_focus > 0).all()):
         raise InputError("the in-focus image is not positive everywhere: denoise or clip it first")
-    if cutoff < 0:
-        raise InputError(f"cutoff {cutoff} 1/Å is negative: use 0 for none")
+    if not cutoff >= 0:
+        raise InputError(f"cutoff {cutoff} 1/Å is not 0 or more: use 0 for none")
     ky, kx = optics.frequency_grid(
         (derivative.shape[-2], derivative.shape[-1]),
         sampling,

@@ -6,7 +6,6 @@ the same group and marked so.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
@@ -30,7 +29,9 @@ class Parameters(PaperParameters):
     pixels: int = Field(512, ge=32, le=8192, description="pixels along each side")
     sampling: float = Field(50.0, gt=0, description="pixel size, Å")
     # Specimen: Permalloy of the template of the group's public code, apart from the thickness.
-    magnetisation: str | None = Field(None, description="OVF file to use instead of the ten bars")
+    magnetisation: str | None = Field(
+        None, description="OVF file to use instead of the ten bars", json_schema_extra={"file": True}
+    )
     thickness: float = Field(100.0, gt=0, description="film thickness, Å")
     saturation: float = Field(magnets.PERMALLOY_SATURATION, gt=0, description="saturation magnetisation, A/m")
     inner_potential: float = Field(magnets.PERMALLOY_INNER_POTENTIAL, description="mean inner potential, V")
@@ -56,8 +57,6 @@ class Parameters(PaperParameters):
     def _check_images(self) -> Self:
         if self.images % 2:
             raise ValueError("images must be even, half of them on either side: use 2, 4, ...")
-        if math.isnan(self.noise):
-            raise ValueError("noise must be a number")
         return self
 
     @property

@@ -17,9 +17,10 @@ from exitwave.retrieve import gradient, tie
 from exitwave.simulate import imaging, lorentz
 from exitwave.specimens import magnets
 
-# The profile across an edge that the Gaussian is fitted to reaches this far, in fields of view:
-# it ends before the next bar begins.
+# The profile across an edge that the Gaussian is fitted to reaches this far, in fields of view: it ends
+# before the next bar begins. A coarse field needs some pixels all the same.
 EDGE_WINDOW = 0.02
+EDGE_PIXELS = 4
 EDGE_BARS = 2
 
 
@@ -152,10 +153,10 @@ def edge_profile(
     across, along = bar.centre_x, bar.centre_y
     if not bar.vertical:
         magnitude, (dy, dx), across, along = magnitude.T, (dx, dy), bar.centre_y, bar.centre_x
-    window = EDGE_WINDOW * magnitude.shape[1] * dx
+    window = max(EDGE_WINDOW * magnitude.shape[1], EDGE_PIXELS) * dx
     edge = across + side * bar.width / 2
     first, last = round((along - bar.length / 4) / dy), round((along + bar.length / 4) / dy)
-    start, stop = round((edge - window) / dx), round((edge + window) / dx)
+    start, stop = max(round((edge - window) / dx), 0), round((edge + window) / dx)
     return magnitude[first : last + 1, start : stop + 1].mean(0).numpy()
 
 
