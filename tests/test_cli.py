@@ -15,7 +15,8 @@ import typer
 import xarray as xr
 
 from exitwave import __version__, cli, metrics, records
-from exitwave.chapters.run import save_run
+from exitwave.chapters.run import run_path, save_run
+from exitwave.cli import options
 from exitwave.papers.zhou2020 import studies
 from exitwave.papers.zhou2020.parameters import Parameters
 
@@ -332,7 +333,7 @@ class TestClaims:
         assert output.count("cao-") == 8
 
     def test_json_is_strict(self):
-        text = cli._json({"a": [1.0, float("nan")], "b": {"c": float("inf")}, "d": None, "e": "x"})
+        text = options.as_json({"a": [1.0, float("nan")], "b": {"c": float("inf")}, "d": None, "e": "x"})
         assert json.loads(text, parse_constant=pytest.fail) == {
             "a": [1.0, None],
             "b": {"c": None},
@@ -370,8 +371,9 @@ save_run("zhou2020", parameters, xr.Dataset({"twice": ((), 2 * parameters.noise,
     def test_writes_a_notebook_and_its_numbers(self, call, here):
         status, output, errors = call("run", "zhou2020", "-p", "scale=smoke", "-p", "noise=1e-1")
         assert status == 0, errors
-        key = Parameters.at("smoke", noise=0.1).key("zhou2020")
-        written = [here / "runs" / "zhou2020" / f"{key}.{suffix}" for suffix in ("ipynb", "nc")]
+        result = run_path("zhou2020", Parameters.at("smoke", noise=0.1))
+        assert result.parent == here / "runs" / "zhou2020"
+        written = [result.with_suffix(".ipynb"), result]
         assert output.split() == [str(path) for path in written]
         assert float(records.load(written[1])["twice"]) == 0.2
         assert "noise = 0.1" in written[0].read_text()

@@ -170,14 +170,14 @@ class TestWaived:
 
 
 class TestMarkdown:
-    def test_every_row_has_six_cells(self):
+    def test_every_row_has_three_cells(self):
         store("moderate-clean", tie_correlation=0.9, gradient_correlation=0.2)
         store("strong-clean")
         store("strong-clean-gentle")
         lines = ledger.markdown(ledger.ledger()).splitlines()
         table = [line for line in lines if line.startswith("|")]
         assert len(table) == 74 * 4 + 2 * len(PAPERS)
-        assert {len(cells(line)) for line in table} == {6}
+        assert {len(cells(line)) for line in table} == {3}
         assert [line for line in lines if line.startswith("#")] == [f"## {paper}" for paper in PAPERS]
 
     def test_one_paper_has_no_heading(self):
@@ -189,23 +189,18 @@ class TestMarkdown:
         monkeypatch.setattr(ledger, "load_claims", lambda _: PaperClaims(claims=[claim]))
         line = ledger.markdown(ledger.ledger(["zhou2020"], ["smoke"])).splitlines()[2]
         found = cells(line)
-        assert len(found) == 6
-        assert found[1] == r"Fig. 1 \| 2"
-        assert found[3] == r"\|a\| &lt; b \| \~half\~ of \$5 to \$6"
+        assert len(found) == 3
+        assert found[0] == r"`c` Fig. 1 \| 2: \|a\| &lt; b \| \~half\~ of \$5 to \$6"
 
     def test_shows_value_verdict_and_sample_size(self):
         store("moderate-noise", tie_accuracy=0.55)
         [line] = [
             x for x in ledger.markdown(ledger.ledger(["zhou2020"], ["smoke"])).splitlines() if "0.5678" in x
         ]
-        claim, where, scale, claimed, verdict, measured = cells(line)
-        assert (claim, where, scale, verdict) == (
-            "`zhou-tie-moderate-noise`",
-            "Fig. 3b",
-            "smoke",
-            "reproduced",
-        )
-        assert "**0.5678**" in claimed
+        claim, verdict, measured = cells(line)
+        assert claim.startswith("`zhou-tie-moderate-noise` Fig. 3b: ")
+        assert "**0.5678**" in claim
+        assert verdict == "**reproduced** (smoke)"
         assert "tie accuracy 0.55" in measured
         assert "(5 samples, 5 seeds)" in measured
 

@@ -160,22 +160,26 @@ def markdown(rows: Sequence[Row]) -> str:
     lines = []
     for paper in papers:
         lines += ["", f"## {paper}", ""] if len(papers) > 1 else []
-        lines += ["| claim | where | scale | claimed | verdict | measured |", "|---|---|---|---|---|---|"]
+        lines += ["| claim | verdict | measured |", "|---|---|---|"]
         for row in rows:
-            if row.paper != paper:
-                continue
-            claim = row.claim
-            claimed = claim.statement
-            if claim.values:
-                claimed += f" (**{', '.join(f'{value:g}' for value in claim.values)}**)"
-            measured = measured_text(row)
-            if row.samples:
-                measured += f" ({row.samples} samples, {row.seeds} seeds)"
-            if claim.note and row.measured:
-                measured += f". {claim.note}"
-            cells = [f"`{claim.id}`", claim.where, row.scale, claimed, row.verdict, measured]
-            lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+            if row.paper == paper:
+                cells = [_claim_text(row.claim), f"**{row.verdict}** ({row.scale})", _measured_cell(row)]
+                lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _claim_text(claim: Claim) -> str:
+    """Return the claim in one line: its name, where it stands, what it says."""
+    text = f"`{claim.id}` {claim.where}: {claim.statement}"
+    return text + (f" (**{', '.join(f'{value:g}' for value in claim.values)}**)" if claim.values else "")
+
+
+def _measured_cell(row: Row) -> str:
+    """Return what was measured with the size of its sample, and the claim's note."""
+    text = measured_text(row)
+    if row.samples:
+        text += f" ({row.samples} samples, {row.seeds} seeds)"
+    return text + (f". {row.claim.note}" if row.claim.note and row.measured else "")
 
 
 def _cell(text: str) -> str:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import math
 import sys
-from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from exitwave import __version__
+from exitwave.cli.methods import retrieve_app, simulate_app
+from exitwave.cli.options import (
+    Device,
+    Scheduler,
+    Settings,
+    Workers,
+    as_json,
+    err,
+    out,
+    reporter,
+    settings_of,
+)
 from exitwave.errors import InputError, RunError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from exitwave.chapters.points import Point
 
 # Everything heavy is imported by the command that needs it: `exitwave --help` answers at once.
 app = typer.Typer(
@@ -30,40 +32,9 @@ app = typer.Typer(
     help="Five papers on lost electron phase: run their chapters, check their claims, use their methods.",
 )
 runs_app = typer.Typer(no_args_is_help=True, help="List, show and compare stored runs.")
-simulate_app = typer.Typer(no_args_is_help=True, help="Simulate images.")
-retrieve_app = typer.Typer(no_args_is_help=True, help="Retrieve the phase from your own images.")
 app.add_typer(runs_app, name="runs")
 app.add_typer(simulate_app, name="simulate")
 app.add_typer(retrieve_app, name="retrieve")
-
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
-
-Settings = Annotated[
-    list[str], typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="A parameter; may be repeated.")
-]
-Workers = Annotated[
-    int | None, typer.Option(min=1, help="Local workers of one thread each; default: one a core.")
-]
-Scheduler = Annotated[
-    str | None, typer.Option(metavar="ADDRESS", help="A running Dask scheduler to use instead.")
-]
-
-
-def _device(name: str) -> str:
-    """Return a torch device's name if it can be used here; InputError if not."""
-    if name != "cpu":
-        import torch
-
-        try:
-            torch.empty(0, device=name)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            reason = str(error).splitlines()[0][:80]
-            raise InputError(f"device {name!r} cannot be used here, use cpu: {reason}") from error
-    return name
-
-
-Device = Annotated[str, typer.Option(callback=_device, help="Torch device: cpu, cuda, cuda:1, ...")]
 
 
 def _version(show: bool) -> None:
@@ -81,61 +52,6 @@ def _main(
     pass
 
 
-def _settings(given: list[str]) -> dict[str, str]:
-    """Split ``name=value`` pairs.
-
-    Raises
-    ------
-    InputError
-        If one has no ``=`` or a name comes twice.
-    """
-    settings: dict[str, str] = {}
-    for text in given:
-        name, sign, value = (part.strip() for part in text.partition("="))
-        if not sign or not name:
-            raise InputError(f"cannot read the parameter {text!r}: write -p name=value")
-        if name in settings:
-            raise InputError(
-                f"parameter {name!r} is given twice: give it once, values separated by commas in a sweep"
-            )
-        settings[name] = value
-    return settings
-
-
-def _json(value: Any) -> str:
-    """Return strict JSON: what is not finite, which JSON cannot say, becomes null."""
-
-    def plain(each: Any) -> Any:
-        if isinstance(each, float) and not math.isfinite(each):
-            return None
-        if isinstance(each, dict):
-            return {name: plain(item) for name, item in each.items()}
-        return [plain(item) for item in each] if isinstance(each, list | tuple) else each
-
-    return json.dumps(plain(value), indent=1)
-
-
-@contextmanager
-def _reporter(total: int, what: str) -> Iterator[Callable[[Point, float], None]]:
-    """Show points as they finish: a bar on a terminal, a line each elsewhere."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
-        task = bar.add_task(what, total=total)
-        done = 0
-
-        def report(point: Point, seconds: float) -> None:
-            nonlocal done
-            done += 1
-            bar.advance(task)
-            if not err.is_terminal:
-                state = f"{seconds:.1f} s" if seconds else "already done"
-                err.print(f"{what}: {done}/{total} {point.study} {point.key} ({state})")
-
-        yield report
-
-
 @app.command()
 def run(
     chapter: Annotated[str, typer.Argument(help="A chapter, for example zhou2020.")],
@@ -144,7 +60,7 @@ def run(
     """Run a chapter's notebook with other parameters; writes runs/CHAPTER/<hash>.ipynb and .nc."""
     from exitwave.chapters.run import run_chapter
 
-    notebook, result = run_chapter(chapter, _settings(parameter))
+    notebook, result = run_chapter(chapter, settings_of(parameter))
     out.print(f"{notebook}\n{result}")
 
 
@@ -162,7 +78,7 @@ def sweep(
     from exitwave.chapters.run import parse_axes, sweep_notebooks
     from exitwave.chapters.sweep import grid, run_sweep
 
-    axes = parse_axes(chapter, {name: value.split(",") for name, value in _settings(parameter).items()})
+    axes = parse_axes(chapter, {name: value.split(",") for name, value in settings_of(parameter).items()})
     if notebooks:
         out.print("\n".join(str(path) for path in sweep_notebooks(chapter, axes)))
         return
@@ -170,7 +86,7 @@ def sweep(
         raise InputError(
             "name a study, for example `exitwave sweep zhou2020 comparison`, or pass --notebooks"
         )
-    with _reporter(len(grid(chapter, axes)), f"sweep {chapter}") as report:
+    with reporter(len(grid(chapter, axes)), f"sweep {chapter}") as report:
         path, result = run_sweep(
             chapter, study, axes, report=report, workers=workers, scheduler=scheduler, device=device
         )
@@ -204,7 +120,7 @@ def reproduce(
     if paper is None:
         raise InputError("name a paper, for example `exitwave reproduce zhou2020`")
     total = sum(run.seeds for run in reproduction.selected_runs(paper, only).values())
-    with _reporter(total, f"reproduce {paper}") as report:
+    with reporter(total, f"reproduce {paper}") as report:
         paths = reproduction.reproduce(
             paper, scale, only=only, report=report, device=device, workers=workers, scheduler=scheduler,
             in_process=workers is None and scheduler is None,
@@ -243,7 +159,7 @@ def claims(
         raise InputError(f"unknown scale {scale!r}: use one of {', '.join(SCALES)}")
     rows = ledger.ledger([paper] if paper else PAPERS, [s for s in SCALES if scale in (None, s)])
     if form == "json":
-        print(_json([row.as_json() for row in rows]))
+        print(as_json([row.as_json() for row in rows]))
     elif form == "markdown":
         print(ledger.markdown(rows))
     elif form == "table":
@@ -302,7 +218,7 @@ def show_run(run: Annotated[str, typer.Argument(help="Its hash, the beginning of
     path = find_run(run)
     record = records.load(path)
     made, quantities = records.provenance_of(record), scalars(record)
-    print(_json({"file": str(path), "made": made, "quantities": quantities}))
+    print(as_json({"file": str(path), "made": made, "quantities": quantities}))
 
 
 @runs_app.command("compare")
@@ -320,76 +236,6 @@ def compare_runs(first: str, second: str) -> None:
     out.print(table)
 
 
-@simulate_app.command("lorentz")
-def simulate_lorentz(
-    output: Annotated[Path, typer.Option("-o", "--output", help="netCDF file to write.")],
-    parameter: Settings = [],  # noqa: B006
-) -> None:
-    """Simulate Lorentz images of ten bars, or of an OVF file: -p magnetisation=FILE.ovf."""
-    from exitwave import records
-    from exitwave.chapters.run import checked
-    from exitwave.papers.zhou2020 import studies
-
-    _, parameters = checked("zhou2020", _settings(parameter))
-    record = studies.example_record(studies.simulate(parameters))  # type: ignore[arg-type]
-    made = records.provenance(
-        records.command_line(), paper="zhou2020", scale=parameters.scale,
-        parameters=parameters.model_dump(), seed=parameters.seed,
-    )  # fmt: skip
-    out.print(str(records.save(records.with_provenance(record, made), output)))
-
-
-@retrieve_app.command("lorentz")
-def retrieve_lorentz(
-    files: Annotated[
-        list[Path], typer.Argument(help="Images: dm3, dm4, tif, mrc, emd, hspy, npy, or one .nc record.")
-    ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="netCDF file to write.")],
-    defocus: Annotated[
-        str | None, typer.Option(help="One for each image, underfocus positive: -0.15mm,0,0.15mm.")
-    ] = None,
-    energy: Annotated[str | None, typer.Option(help="Beam energy, for example 200keV.")] = None,
-    pixel: Annotated[str | None, typer.Option(help="Pixel size, for example 5nm.")] = None,
-    method: Annotated[str, typer.Option(help="tie or gradient.")] = "tie",
-    cutoff: Annotated[float, typer.Option(help="Tikhonov parameter of the TIE, 1/Å.")] = 0.0,
-    iterations: Annotated[int, typer.Option(min=1, help="Steps of the gradient method.")] = 500,
-    rate: Annotated[float, typer.Option(help="Rate of the gradient method, rad.")] = 0.1,
-    device: Device = "cpu",
-) -> None:
-    """Retrieve the phase from a series of defocused images, one of them in focus.
-
-    Lengths and energies without a unit are in Å and eV. What the files say of themselves need not be given.
-    """
-    from rich.progress import Progress
-
-    from exitwave import records
-    from exitwave.readers import read_images
-    from exitwave.retrieve import lorentz
-    from exitwave.units import quantities, quantity
-
-    record = read_images(
-        files,
-        defocus=None if defocus is None else quantities(defocus, "Å", "defocus"),
-        energy=None if energy is None else quantity(energy, "eV", "energy"),
-        sampling=None if pixel is None else quantity(pixel, "Å", "pixel"),
-    )
-    with Progress(console=err, disable=method != "gradient" or not err.is_terminal) as bar:
-        task = bar.add_task("gradient", total=iterations)
-        result = lorentz.retrieve(
-            record, method=method, cutoff=cutoff, iterations=iterations, rate=rate, device=device,  # type: ignore[arg-type]
-            observe=lambda step, phase, loss: bar.update(task, completed=step),  # noqa: ARG005
-        )  # fmt: skip
-    used: dict[str, Any] = {"method": method, "cutoff": cutoff, "iterations": iterations, "rate": rate}
-    used["files"] = [path.name for path in files]
-    made = records.provenance(records.command_line(), device=device, parameters=used)
-    path = records.save(records.with_provenance(result, made), output)
-    residual = ", ".join(
-        f"{d:+.4g} Å: {r:.3g}"
-        for d, r in zip(result["defocus"].values, result["residual"].values, strict=True)
-    )
-    out.print(f"{path}\nrelative rms residual of the images: {residual}")
-
-
 def main() -> None:
     """Run the command line; what the user can mend is one line on standard error and a status."""
     try:
@@ -403,7 +249,3 @@ def main() -> None:
 def _say(error: Exception, status: int) -> int:
     err.print(f"exitwave: {error}", markup=False)
     return status
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,5 @@
+"""``python -m exitwave.cli``."""
+
+from exitwave.cli import main
+
+main()
