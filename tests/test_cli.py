@@ -182,6 +182,8 @@ class TestRefusals:
             ("sweep zhou2020 tie -p noise=0.1,0.1", ["noise"]),
             ("sweep zhou2020 tie -p noise=0 -p noise=1", ["'noise' is given twice"]),
             ("simulate lorentz -o out.nc -p magnetisation=missing.ovf", ["missing.ovf"]),
+            ("run zhou2020 -p magnetisation=missing.ovf", ["missing.ovf"]),
+            ("sweep zhou2020 tie -p magnetisation=missing.ovf", ["missing.ovf"]),
             ("reproduce", ["name a paper"]),
             ("reproduce zhou", ["'zhou'"]),
             ("reproduce zhou2020 --scale huge", ["'huge'"]),
