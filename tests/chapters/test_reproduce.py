@@ -230,19 +230,32 @@ class TestRecompute:
             assert bool(said.err) == bool(amount)
 
     @pytest.mark.parametrize(
-        ("stored", "again", "agrees"),
+        ("stored", "again", "scale", "agrees"),
         [
-            (0.5, 0.515, True),
-            (0.5, 0.56, False),
-            (100.0, 101.5, True),
-            (100.0, 104.0, False),
-            (np.nan, np.nan, True),
-            (np.nan, 0.5, False),
-            (0.5, np.nan, False),
+            (0.5, 0.515, 1.0, True),
+            (0.5, 0.525, 1.0, False),
+            (0.5, 0.515, 0.5, False),
+            (0.0062, 0.0064, 0.0062, False),
+            (100.0, 101.5, 100.0, True),
+            (100.0, 104.0, 100.0, False),
+            (np.nan, np.nan, 1.0, True),
+            (np.nan, 0.5, 1.0, False),
+            (0.5, np.nan, 1.0, False),
         ],
     )
-    def test_tolerance(self, stored, again, agrees):
-        assert reproduce.Recomputed("claim", "quantity", 0, stored, again).agrees is agrees
+    def test_tolerance(self, stored, again, scale, agrees):
+        assert reproduce.Recomputed("claim", "quantity", 0, stored, again, scale).agrees is agrees
+
+    def test_scale_is_the_largest_value_of_the_same_unit(self):
+        def quantity(values, units):
+            return xr.Variable("seed", values, {"units": units})
+
+        stored = xr.Dataset(
+            {"a": quantity([0.1, -0.9], "1"), "b": quantity([0.2, 0.3], "1"), "c": quantity([7.0, 8.0], "Å")}
+        )
+        assert reproduce._scale(stored, ["a", "b", "c"], "b") == 0.9
+        assert reproduce._scale(stored, ["a", "b", "c"], "c") == 8.0
+        assert reproduce._scale(stored, ["b"], "b") == 0.3
 
     @pytest.mark.usefixtures("folders")
     def test_needs_something_stored(self):

@@ -262,7 +262,7 @@ class TestRealStudies:
 
     def test_settings_of_the_paper_do_not_enter(self):
         found = sources.closure(studies.comparison)["exitwave.papers.zhou2020.parameters:Parameters"]
-        assert "def defocus" in found
+        assert "FunctionDef(name='defocus'" in found
         assert "presets" not in found
         assert "inner_potential" not in found
 
