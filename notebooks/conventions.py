@@ -95,7 +95,7 @@ transfer = optics.transfer_function(
 under, over = imaging.images(patch, transfer)
 middle = pixels // 2
 assert under[middle, middle] < 1 < over[middle, middle]
-limits = (0.9, 1.1)
+limits = (0.97, 1.03)
 figures.row(
     figures.image(under.numpy(), sampling, title="underfocus", limits=limits),
     figures.image(over.numpy(), sampling, title="overfocus", limits=limits),

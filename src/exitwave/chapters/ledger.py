@@ -43,6 +43,7 @@ class Row:
     source: str | None = None
     measured: dict[str, float] = field(default_factory=dict)
     beside: dict[str, float] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
     margins: dict[str, tuple[float, float, float]] = field(default_factory=dict)
     sensitivity: dict[str, Verdict] = field(default_factory=dict)
 
@@ -54,7 +55,7 @@ class Row:
             "scale": self.scale,
             "claimed": self.claim.value if self.claim.value is not None else self.claim.inequalities or None,
             "measured": list(self.measured.values()) or None,
-            "unit": self.claim.unit,
+            "unit": ", ".join(dict.fromkeys(self.units[name] for name in self.measured)) or self.claim.unit,
             "verdict": self.verdict,
             "samples": self.samples,
             "seeds": self.seeds,
@@ -95,6 +96,7 @@ def _row(paper: str, claims: PaperClaims, claim: Claim, scale: Scale) -> Row:
         judge(claim, stored),
         measured=dict(means(claim.quantities, stored)),
         beside=dict(means(claim.beside, stored)),
+        units={str(name): variable.attrs.get("units", "1") for name, variable in stored.data_vars.items()},
         margins={text: margin(text, stored) for text in claim.inequalities},
         sensitivity=_sensitivity(paper, claims, claim, scale),
         **found,
@@ -128,8 +130,12 @@ def counts(rows: Sequence[Row]) -> dict[Verdict, int]:
     return {verdict: counted[verdict] for verdict in VERDICTS}
 
 
-def _numbers(values: dict[str, float]) -> str:
-    return "; ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in values.items())
+def _numbers(values: dict[str, float], units: dict[str, str]) -> str:
+    """Return names with values and units, as in ``tie resolution 15 Å``."""
+    return "; ".join(
+        f"{name.replace('_', ' ')} {value:.4g} {units.get(name, '1')}".removesuffix(" 1")
+        for name, value in values.items()
+    )
 
 
 def measured_text(row: Row) -> str:
@@ -138,11 +144,11 @@ def measured_text(row: Row) -> str:
         return row.claim.waiver[row.scale]
     parts = []
     if row.measured:
-        parts.append(_numbers(row.measured))
+        parts.append(_numbers(row.measured, row.units))
     for text, (mean, low, high) in row.margins.items():
         parts.append(f"{text.replace('_', ' ')}: by {mean:.3g} [{low:.3g}, {high:.3g}]")
     if row.beside:
-        parts.append(f"beside it: {_numbers(row.beside)}")
+        parts.append(f"beside it: {_numbers(row.beside, row.units)}")
     parts += [f"as `{name}`: {verdict}" for name, verdict in row.sensitivity.items()]
     return "; ".join(parts)
 
@@ -179,7 +185,7 @@ def _measured_cell(row: Row) -> str:
     text = measured_text(row)
     if row.samples:
         text += f" ({row.samples} samples, {row.seeds} seeds)"
-    return text + (f". {row.claim.note}" if row.claim.note and row.measured else "")
+    return text + (f"; {row.claim.note}" if row.claim.note and row.measured else "")
 
 
 def _cell(text: str) -> str:
