@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
+from exitwave import records
 from exitwave.chapters import ledger
 from exitwave.chapters.project import chapters, parameters_of
 from exitwave.chapters.reproduce import run_file
@@ -64,8 +65,11 @@ def ledger_table() -> str:
 
 
 def gpu_runs_table() -> str:
-    """Return the runs that nobody has made at gpu scale yet, with their commands."""
-    lines = ["| paper | run | study | repetitions | command |", "|---|---|---|---|---|"]
+    """Return the runs that nobody has made at gpu scale yet, with what they cost here and their commands."""
+    lines = [
+        "| paper | run | study | repetitions | CPU minutes at workshop scale | command |",
+        "|" + "---|" * 6,
+    ]
     for paper in PAPERS:
         claims = load_claims(paper)
         for name, run in claims.runs.items():
@@ -74,5 +78,14 @@ def gpu_runs_table() -> str:
             claim = next((c.id for c in claims.claims if name in (c.run, *c.sensitivity)), None)
             only = f" --only {claim}" if claim else ""
             command = f"`exitwave reproduce {paper} --scale gpu --device cuda{only}`"
-            lines.append(f"| {paper} | {name} | {run.study} | {run.seeds} seeds | {command} |")
+            minutes = _workshop_minutes(paper, name)
+            lines.append(f"| {paper} | {name} | {run.study} | {run.seeds} seeds | {minutes} | {command} |")
     return "\n".join(lines) + "\n"
+
+
+def _workshop_minutes(paper: str, run: str) -> str:
+    """Return how long a run took at workshop scale, as its file says; a dash where there is none."""
+    path = run_file(paper, "workshop", run)
+    if not path.is_file():
+        return "-"
+    return f"{records.provenance_of(records.load(path))['seconds'] / 60:.1f}"
