@@ -23,6 +23,11 @@ def amplitude_loss(wave: torch.Tensor, transfer: torch.Tensor, measured: torch.T
     return ((images(wave, transfer) + 1e-12).sqrt() - measured).square().mean()
 
 
+def cyclic(step: int, cycle: int) -> float:
+    """Return the share of the rate at a step: 1 at the ends of a cycle, 0.1 in its middle; 1 for cycle 0."""
+    return 1.0 if cycle == 0 else 0.1 + 0.9 * abs(2 * (step % cycle) / cycle - 1)
+
+
 def retrieve_phase(
     measured: torch.Tensor,
     amplitude: torch.Tensor,
@@ -31,6 +36,7 @@ def retrieve_phase(
     start: float | torch.Tensor = 0.5,
     iterations: int = 5000,
     rate: float = 1.0,
+    cycle: int = 0,
     observe: Callable[[int, torch.Tensor, float], None] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Fit a phase to defocused images by Adam, the amplitude held fixed (Zhou 2020, Methods A).
@@ -48,6 +54,9 @@ def retrieve_phase(
         Steps of Adam; the paper takes 5000.
     rate : float
         Learning rate in rad; the paper takes 1.
+    cycle : int
+        Steps of one cycle in which the rate falls to a tenth and rises again, a triangle (Smith 2017;
+        the paper mentions it); 0 for a constant rate.
     observe : callable, optional
         Called with (iteration, phase, loss) before each step and once at the end.
 
@@ -69,6 +78,7 @@ def retrieve_phase(
         if observe is not None:
             observe(iteration, phase.detach(), float(losses[iteration]))
         if iteration < iterations:
+            optimiser.param_groups[0]["lr"] = rate * cyclic(iteration, cycle)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
     return phase.detach(), losses

@@ -39,8 +39,9 @@ def solve(
     energy: float,
     sampling: tuple[float, float],
     cutoff: float = 0.0,
+    symmetrise: bool = False,
 ) -> torch.Tensor:
-    """Solve the transport-of-intensity equation with periodic borders.
+    """Solve the transport-of-intensity equation by Fourier transforms.
 
     Parameters
     ----------
@@ -54,6 +55,9 @@ def solve(
         Pixel size (y, x), Å.
     cutoff : float
         Tikhonov parameter q_c in 1/Å: the inverse Laplacian 1/q^2 becomes q^2 / (q^2 + q_c^2)^2.
+    symmetrise : bool
+        Mirror the field at its borders before (V. V. Volkov et al., Micron 33 (2002) 411), so that it is
+        continuous where the transform repeats it. Without, the borders are periodic.
 
     Returns
     -------
@@ -76,6 +80,11 @@ def solve(
         raise InputError("the in-focus image is not positive everywhere: denoise or clip it first")
     if not cutoff >= 0:
         raise InputError(f"cutoff {cutoff} 1/Å is not 0 or more: use 0 for none")
+    if symmetrise:
+        doubled = (_mirrored(derivative), _mirrored(in_focus))
+        n_y, n_x = derivative.shape
+        phase = solve(*doubled, energy=energy, sampling=sampling, cutoff=cutoff)[:n_y, :n_x]
+        return phase - phase.mean()
     ky, kx = optics.frequency_grid(
         (derivative.shape[-2], derivative.shape[-1]),
         sampling,
@@ -91,5 +100,37 @@ def solve(
     auxiliary = torch.fft.fft2(wavenumber * derivative) * inverse
     flow = torch.fft.ifft2(gradient * auxiliary).real / in_focus
     divergence = (gradient * torch.fft.fft2(flow)).sum(0)
-    phase: torch.Tensor = torch.fft.ifft2(divergence * inverse).real
-    return phase
+    found: torch.Tensor = torch.fft.ifft2(divergence * inverse).real
+    return found
+
+
+def _mirrored(values: torch.Tensor) -> torch.Tensor:
+    upper = torch.cat([values, values.flip(-1)], dim=-1)
+    return torch.cat([upper, upper.flip(-2)], dim=-2)
+
+
+def single_image_derivative(intensity: torch.Tensor, defocus: float) -> torch.Tensor:
+    """Return dI/d(defocus) from one image of a film that absorbs evenly (SITIE).
+
+    Without an image in focus its place is taken by the mean of the image: for a film of even
+    absorption that is what an in-focus image shows (J. J. Chess et al., Ultramicroscopy 177 (2017) 78).
+
+    Parameters
+    ----------
+    intensity : Tensor, shape (y, x)
+    defocus : float
+        Å, not zero.
+
+    Returns
+    -------
+    Tensor, shape (y, x)
+        1/Å.
+
+    Raises
+    ------
+    InputError
+        If the defocus is zero.
+    """
+    if defocus == 0:
+        raise InputError("the single image is in focus (defocus 0 Å): its phase does not show, defocus it")
+    return (intensity - intensity.mean()) / defocus
