@@ -12,7 +12,6 @@ from typing import Any, get_args
 import xarray as xr
 
 from exitwave import records
-from exitwave.chapters.project import data_folder
 from exitwave.chapters.reproduce import is_stale, run_file
 from exitwave.papers.parameters import SCALES, Scale
 from exitwave.papers.verdicts import (
@@ -26,6 +25,7 @@ from exitwave.papers.verdicts import (
     margin,
     means,
 )
+from exitwave.project import data_folder
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 

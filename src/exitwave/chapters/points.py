@@ -20,10 +20,11 @@ import torch
 import xarray as xr
 
 from exitwave import records
-from exitwave.chapters.project import parameters_of, runs_folder, study_of
+from exitwave.chapters.project import parameters_of, study_of
 from exitwave.chapters.sources import source_hash
 from exitwave.errors import InputError, RunError
 from exitwave.papers.parameters import PaperParameters
+from exitwave.project import runs_folder
 
 Report = Callable[["Point", float], None]
 

@@ -1,8 +1,7 @@
-"""Where the project's folders are, and which chapters it has."""
+"""Which chapters there are, and their parameters and studies."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -11,39 +10,6 @@ import xarray as xr
 
 from exitwave.errors import InputError
 from exitwave.papers.parameters import PaperParameters
-
-
-def project_root() -> Path:
-    """Return the checkout that holds notebooks/, book/ and data/.
-
-    ``EXITWAVE_PROJECT`` names it; otherwise it is looked for upwards from the working directory and
-    from the sources.
-
-    Raises
-    ------
-    InputError
-        If there is none.
-    """
-    named = os.environ.get("EXITWAVE_PROJECT")
-    starts = [Path(named)] if named else [Path.cwd(), Path(__file__).resolve()]
-    for start in starts:
-        for folder in (start, *start.parents):
-            if (folder / "_toc.yml").is_file() and (folder / "notebooks").is_dir():
-                return folder
-    where = f"in EXITWAVE_PROJECT={named}" if named else "here or above"
-    raise InputError(f"no exitwave project {where}: run inside a clone, or set EXITWAVE_PROJECT to one")
-
-
-def runs_folder() -> Path:
-    """Return where runs are written: ``EXITWAVE_RUNS``, else ``runs/`` of the project."""
-    named = os.environ.get("EXITWAVE_RUNS")
-    return Path(named) if named else project_root() / "runs"
-
-
-def data_folder() -> Path:
-    """Return where reproduced results are kept: ``EXITWAVE_DATA``, else ``data/`` of the project."""
-    named = os.environ.get("EXITWAVE_DATA")
-    return Path(named) if named else project_root() / "data"
 
 
 def chapters() -> tuple[str, ...]:

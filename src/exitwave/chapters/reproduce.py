@@ -13,11 +13,12 @@ import xarray as xr
 
 from exitwave import records
 from exitwave.chapters.points import Point, Report, compute, run_points
-from exitwave.chapters.project import data_folder, parameters_of, study_of
+from exitwave.chapters.project import parameters_of, study_of
 from exitwave.chapters.sources import source_hash
 from exitwave.errors import InputError
 from exitwave.papers.parameters import SCALES, PaperParameters, Scale
 from exitwave.papers.verdicts import PAPERS, Claim, Run, load_claims
+from exitwave.project import data_folder
 
 # How far a quantity computed again may lie from the stored one, over the largest stored value of its
 # kind: thousands of float32 steps on another processor do not end on the same bits.
@@ -83,6 +84,30 @@ def reproduce(paper: str, scale: Scale, *, only: str | None = None, report: Repo
     return written
 
 
+def reproduce_specimens(paper: str, *, report: Report, **how: Any) -> list[Path]:
+    """Make the specimens again that the studies of a paper start from.
+
+    Returns
+    -------
+    list of Path
+        ``data/<paper>/specimens/<name>.nc``, one for each.
+
+    Raises
+    ------
+    InputError
+        If the paper has none.
+    """
+    specimens = load_claims(paper).specimens
+    if not specimens:
+        raise InputError(f"{paper} has no stored specimens: leave out --specimens")
+    written = []
+    for name, run in specimens.items():
+        points = run_points_of(paper, run, "workshop")
+        result = _collect(paper, "workshop", name, points, run_points(points, report=report, **how))
+        written.append(records.save(result, data_folder() / paper / "specimens" / f"{name}.nc"))
+    return written
+
+
 def _collect(
     paper: str, scale: str, name: str, points: Sequence[Point], results: Sequence[xr.Dataset]
 ) -> xr.Dataset:
@@ -106,6 +131,7 @@ def _collect(
         run=name,
         source=points[0].source,
         seeds=seeds,
+        files=points[0].parameters.digests(),
     )
     return records.with_provenance(result.assign_coords(seed=coordinate), provenance)
 
@@ -113,10 +139,13 @@ def _collect(
 def is_stale(stored: xr.Dataset, paper: str, run: Run, scale: Scale) -> bool:
     """Tell whether sources or parameters that made a stored result have changed since."""
     made = records.provenance_of(stored)
-    parameters = parameters_of(paper).at(scale, **run.settings).model_dump()
+    now = parameters_of(paper).at(scale, **run.settings)
+    parameters = now.model_dump()
     defaults = parameters_of(paper)().model_dump()
     then = defaults | made.get("parameters", {})
     changed = any(then[name] != value for name, value in parameters.items() if name != "seed")
+    # A file that came with the project, such as a stored specimen, may have been made again since.
+    changed = changed or made.get("files", {}) != now.digests()
     return changed or made.get("source") != source_hash(study_of(paper, run.study))
 
 

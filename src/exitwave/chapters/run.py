@@ -11,11 +11,12 @@ import xarray as xr
 
 from exitwave import records
 from exitwave.chapters.execute import check_parameters, execute
-from exitwave.chapters.project import chapters, parameters_of, project_root, runs_folder, studies_of
+from exitwave.chapters.project import chapters, parameters_of, studies_of
 from exitwave.chapters.sources import source_hash
 from exitwave.chapters.sweep import Axes, grid
 from exitwave.errors import InputError
 from exitwave.papers.parameters import PaperParameters
+from exitwave.project import project_root, runs_folder
 
 
 def notebook_of(chapter: str) -> Path:

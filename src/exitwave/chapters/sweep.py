@@ -12,10 +12,11 @@ import xarray as xr
 
 from exitwave import records
 from exitwave.chapters.points import Point, Report, run_points
-from exitwave.chapters.project import parameters_of, runs_folder, study_of
+from exitwave.chapters.project import parameters_of, study_of
 from exitwave.chapters.sources import source_hash
 from exitwave.errors import InputError
 from exitwave.papers.parameters import PaperParameters
+from exitwave.project import runs_folder
 
 Axes = Mapping[str, Sequence[Any]]
 

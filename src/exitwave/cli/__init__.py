@@ -107,10 +107,14 @@ def reproduce(
         int, typer.Option(metavar="N", help="Recompute N stored rows and compare; writes nothing.")
     ] = 0,
     seed: Annotated[int, typer.Option(help="Chooses the rows of --check.")] = 0,
+    specimens: Annotated[
+        bool, typer.Option("--specimens", help="Make the paper's stored specimens again instead.")
+    ] = False,
 ) -> None:
     """Run the studies behind a paper's claims and store the results in data/ (its only writer)."""
     from exitwave.chapters import reproduce as reproduction
     from exitwave.papers.parameters import SCALES
+    from exitwave.papers.verdicts import load_claims
 
     if scale not in SCALES:
         raise InputError(f"unknown scale {scale!r}: use one of {', '.join(SCALES)}")
@@ -119,12 +123,18 @@ def reproduce(
         return
     if paper is None:
         raise InputError("name a paper, for example `exitwave reproduce zhou2020`")
-    total = sum(run.seeds for run in reproduction.selected_runs(paper, only).values())
-    with reporter(total, f"reproduce {paper}") as report:
-        paths = reproduction.reproduce(
-            paper, scale, only=only, report=report, device=device, workers=workers, scheduler=scheduler,
-            in_process=workers is None and scheduler is None,
-        )  # fmt: skip
+    how: dict[str, Any] = {
+        "device": device, "workers": workers, "scheduler": scheduler,
+        "in_process": workers is None and scheduler is None,
+    }  # fmt: skip
+    if specimens:
+        total = sum(run.seeds for run in load_claims(paper).specimens.values())
+        with reporter(total, f"specimens of {paper}") as report:
+            paths = reproduction.reproduce_specimens(paper, report=report, **how)
+    else:
+        total = sum(run.seeds for run in reproduction.selected_runs(paper, only).values())
+        with reporter(total, f"reproduce {paper}") as report:
+            paths = reproduction.reproduce(paper, scale, only=only, report=report, **how)
     out.print("\n".join(str(path) for path in paths))
 
 
@@ -182,7 +192,7 @@ def book(
     """Run the chapters and render the book to _build/html/index.html."""
     from exitwave.chapters import book as builder
     from exitwave.chapters.pages import generated_pages
-    from exitwave.chapters.project import project_root
+    from exitwave.project import project_root
 
     root = project_root()
     index = builder.build(root, generated=generated_pages(), force=force, echo=err.print)
@@ -195,8 +205,8 @@ def book(
 def list_runs() -> None:
     """List stored runs, oldest first."""
     from exitwave import records
-    from exitwave.chapters.project import runs_folder
     from exitwave.chapters.run import stored_runs
+    from exitwave.project import runs_folder
 
     table = Table("run", "made", "scale", "seconds", "file")
     for path in stored_runs():

@@ -64,6 +64,7 @@ def setup() -> None:
     points = {"responsive": True, "height": LINE_HEIGHT, "show_grid": True, "size": 6}
     hv.opts.defaults(
         hv.opts.Image(**common),
+        hv.opts.RGB(**common),
         hv.opts.Curve(**common, **lines),
         hv.opts.Scatter(**common, **points),
         hv.opts.Overlay(legend_position="bottom", legend_cols=2, legend_opts=_LEGEND, **common),
@@ -272,14 +273,7 @@ def _image(values: Array, sampling: float | tuple[float, float], title: str) -> 
     dy, dx = (step * _NM for step in records.sampling_pair(sampling))
     y, x = (dy * np.arange(values.shape[0]), dx * np.arange(values.shape[1]))
     return hv.Image((x, y, values), kdims=["x", "y"], vdims=["value"]).opts(
-        frame_width=FRAME_WIDTH,
-        frame_height=round(FRAME_WIDTH * len(y) * dy / (len(x) * dx)),
-        invert_yaxis=True,
-        xlabel="x (nm)",
-        ylabel="y (nm)",
-        title=title,
-        colorbar=True,
-        colorbar_position="bottom",
+        colorbar=True, colorbar_position="bottom", **_frame(len(y) * dy / (len(x) * dx), title)
     )
 
 
@@ -311,3 +305,84 @@ def _wrapped(values: Array) -> Array:
 
 def _named(label: str, unit: str) -> str:
     return label if unit in ("", "1") else f"{label} ({unit})"
+
+
+def vectors(
+    gradient_y: Array,
+    gradient_x: Array,
+    sampling: float | tuple[float, float],
+    *,
+    title: str = "",
+    largest: float | None = None,
+    contours: Array | None = None,
+) -> Any:
+    """Draw a vector field in false colour: direction as hue, length as brightness.
+
+    Parameters
+    ----------
+    gradient_y, gradient_x : ndarray, shape (y, x)
+        Components; y counts downwards as in the image.
+    sampling : float or (float, float)
+        Pixel size in Å, one number or ``(y, x)``.
+    title : str
+        Above the image.
+    largest : float, optional
+        Length of full brightness; by default the 99th percentile.
+    contours : ndarray of int, shape (y, x)
+        Levels of another quantity; where two meet, a light line is drawn.
+
+    Returns
+    -------
+    holoviews.RGB
+        :func:`colour_wheel` is its key.
+    """
+    import holoviews as hv
+
+    length = np.hypot(gradient_y, gradient_x)
+    full = largest or float(np.percentile(length, 99)) or 1.0
+    rgb = _hues(np.arctan2(-gradient_y, gradient_x), np.clip(length / full, 0, 1))
+    if contours is not None:
+        edge = (np.diff(contours, axis=0, append=contours[-1:]) != 0) | (
+            np.diff(contours, axis=1, append=contours[:, -1:]) != 0
+        )
+        rgb[edge] = 0.6 * rgb[edge] + 0.4
+    dy, dx = (step * _NM for step in records.sampling_pair(sampling))
+    y, x = dy * np.arange(rgb.shape[0]), dx * np.arange(rgb.shape[1])
+    levels = np.round(255 * rgb).astype(np.uint8)
+    return hv.RGB((x, y, *np.moveaxis(levels, -1, 0)), kdims=["x", "y"], vdims=["R", "G", "B"]).opts(
+        **_frame(len(y) * dy / (len(x) * dx), title)
+    )
+
+
+def colour_wheel(title: str = "direction") -> Any:
+    """Draw the key of :func:`vectors`: a vector to the right has the colour at the right."""
+    import holoviews as hv
+
+    y, x = np.mgrid[1:-1:128j, -1:1:128j]
+    radius = np.hypot(y, x)
+    rgb = _hues(np.arctan2(y, x), radius.clip(0, 1))
+    rgb[radius > 1] = 1.0
+    levels = np.round(255 * rgb).astype(np.uint8)
+    axis = np.linspace(-1, 1, 128)
+    wheel = hv.RGB((axis, -axis, *np.moveaxis(levels, -1, 0)), kdims=["x", "y"], vdims=["R", "G", "B"])
+    return wheel.opts(
+        frame_width=90, frame_height=90, xaxis=None, yaxis=None, title=title, toolbar=None, default_tools=[]
+    )
+
+
+def _hues(angle: Array, brightness: Array) -> Array:
+    """Return red, green and blue from 0 to 1, the three cosines a third of a turn apart."""
+    turns = angle[..., None] - 2 * np.pi / 3 * np.arange(3)
+    return np.asarray(brightness[..., None] * (0.5 + 0.5 * np.cos(turns)))
+
+
+def _frame(aspect: float, title: str) -> dict[str, Any]:
+    """Return what all images on axes in nm share."""
+    return {
+        "frame_width": FRAME_WIDTH,
+        "frame_height": round(FRAME_WIDTH * aspect),
+        "invert_yaxis": True,
+        "xlabel": "x (nm)",
+        "ylabel": "y (nm)",
+        "title": title,
+    }

@@ -82,6 +82,10 @@ class PaperParameters(BaseModel):
                     raise InputError(f"parameter {name}={value!r}: no such file")
         return found
 
+    def digests(self) -> dict[str, str]:
+        """Return the SHA-256 of each of :meth:`files`."""
+        return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in self.files().items()}
+
     @classmethod
     def collect(cls, namespace: Mapping[str, Any]) -> Self:
         """Return the parameters that a notebook's parameters cell has set; see :meth:`at`."""
@@ -100,5 +104,5 @@ class PaperParameters(BaseModel):
     def key(self, *more: str) -> str:
         """Return a short hash of all values, of the files they name and of further strings."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        more += tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in self.files().values())
+        more += tuple(self.digests().values())
         return hashlib.sha256("\n".join([text, *more]).encode()).hexdigest()[:16]

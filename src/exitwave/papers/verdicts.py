@@ -107,6 +107,7 @@ class PaperClaims(BaseModel):
 
     claims: list[Claim]
     runs: dict[str, Run] = {}
+    specimens: dict[str, Run] = {}
 
     @model_validator(mode="after")
     def _check_runs(self) -> PaperClaims:

@@ -14,10 +14,11 @@ descent on pixels:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from exitwave.errors import InputError
@@ -141,6 +142,7 @@ class _Problem:
         device = amplitude.device
         self.start, self.log_amplitude = start, amplitude.log()
         self.instrument = instrument
+        self.reference = int(torch.as_tensor(instrument.defocus, dtype=torch.float64).abs().argmin())
         self.fixed_transfer = instrument.transfer(self.shape, device) if transfer is None else transfer
         precision = float((1 / sigma.square()).mean())
         self.curvature = instrument.phase_curvature(self.shape, device).float() * precision
@@ -200,16 +202,10 @@ class _Problem:
             return begin * step.clamp(-5, 5).exp()
         if name in ("defocus", "shift"):
             # The image in focus, or else the first, fixes the plane and the place of the wave.
-            reference = self.reference
             keep = torch.ones(len(begin), device=begin.device, dtype=begin.dtype)
-            keep[reference] = 0.0
+            keep[self.reference] = 0.0
             step = step * (keep if name == "defocus" else keep[:, None])
         return begin + step
-
-    @property
-    def reference(self) -> int:
-        """Index of the image nearest to focus."""
-        return int(torch.as_tensor(self.instrument.defocus, dtype=torch.float64).abs().argmin())
 
     def _measured_scale(self, name: str) -> torch.Tensor:
         """Return the change of a parameter that changes the deviance by about 1, from finite differences."""
@@ -221,7 +217,8 @@ class _Problem:
             wave = torch.polar(log_amplitude.exp(), phase)
             reference = images(wave, self.instrument.transfer(self.shape, begin.device))
             moved = begin * (1 + probe) if relative else begin + probe
-            changed = images(wave, replace(self.instrument, **{name: moved}).transfer(self.shape, begin.device))
+            trial: dict[str, Any] = {name: moved}
+            changed = images(wave, replace(self.instrument, **trial).transfer(self.shape, begin.device))
             each = ((changed - reference) / self.sigma / probe).square().sum((1, 2)).double()
             self.evaluations += 2
         curvature = each.clamp_min(1e-3 * float(each.max()) + 1e-30)
@@ -242,7 +239,8 @@ class _Problem:
 
     def retrieved_instrument(self) -> Instrument:
         """Return the instrument with the present parameters."""
-        return replace(self.instrument, **{name: self.value(name) for name in self.parameters})
+        found: dict[str, Any] = {name: self.value(name) for name in self.parameters}
+        return replace(self.instrument, **found)
 
     def objective(self, keep: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Return what is minimised, and the deviance of each pixel."""
@@ -278,7 +276,7 @@ class _Problem:
                 observe(self.evaluations, float(value.detach()))
             return value
 
-        optimiser.step(closure)
+        optimiser.step(closure)  # type: ignore[no-untyped-call]
         return last[0]
 
     def result(self, held_out: dict[float, float]) -> Fit:
@@ -328,7 +326,8 @@ def retrieve_phase(
     held_out : float
         Share of the pixels of each image that the choice of the weight is judged by.
     evaluations, polish : int
-        Evaluations at most for each weight tried, and for the final fit to all pixels.
+        Evaluations for each weight tried, and for the final fit to all pixels; the last line search may
+        take a few more.
     free : sequence of str
         Of :data:`FREE`. A free defocus or shift is relative to the image nearest to focus.
     transfer : Tensor, shape (defocus, y, x), optional
@@ -357,21 +356,21 @@ def retrieve_phase(
     if weight is None:
         if generator is None:
             generator = torch.Generator().manual_seed(0)
-        hidden = (torch.rand(measured.shape, generator=generator) < held_out).to(measured.device)
+        hidden = _hidden(measured.shape, held_out, generator).to(measured.device)
         keep = (~hidden).to(measured.dtype)
-        best = None
         for candidate in WEIGHTS:
             problem.set_weight(candidate)
             if parameters and scores:
                 problem.release(parameters)
             each = problem.minimise(keep, evaluations, observe)
             scores[candidate] = float(each[hidden].mean())
+            if not math.isfinite(scores[candidate]):
+                raise InputError(
+                    "the model of the images is not finite: check defocus, energy and pixel size"
+                )
             if scores[candidate] > min(scores.values()):
                 break
-            best = [unknown.detach().clone() for unknown in problem.unknowns.values()]
         weight = min(scores, key=lambda each: scores[each])
-        if best is None:
-            raise InputError("the images are predicted by no phase at all: check defocus, energy and pixel size")
     problem.set_weight(weight)
     if parameters:
         if not scores:
@@ -379,6 +378,13 @@ def retrieve_phase(
         problem.release(parameters)
     problem.minimise(None, polish, observe)
     return problem.result(scores)
+
+
+def _hidden(shape: torch.Size, share: float, generator: torch.Generator) -> torch.Tensor:
+    """Draw the pixels to hold out."""
+    # By another algorithm than torch's: with an equal seed the choice would go with the noise.
+    seed = int(torch.randint(2**62, (), generator=generator))
+    return torch.as_tensor(np.random.default_rng(seed).random(tuple(shape)) < share)
 
 
 def _noise(measured: torch.Tensor, sigma: torch.Tensor | float | None) -> torch.Tensor:
@@ -422,6 +428,7 @@ def bootstrap(
     samples: int,
     evaluations: int = 60,
     generator: torch.Generator,
+    amplitude: Callable[[torch.Generator], torch.Tensor] | None = None,
     observe: Callable[[int], None] | None = None,
 ) -> torch.Tensor:
     """Return phases retrieved from images simulated from a retrieved wave (parametric bootstrap).
@@ -439,6 +446,9 @@ def bootstrap(
     evaluations : int
         Of each, from a phase of zero.
     generator : torch.Generator
+    amplitude : callable, optional
+        Returns the amplitude that a repetition is given, found from a noisy image as the first one was;
+        by default that of the fit.
 
     Returns
     -------
@@ -450,9 +460,11 @@ def bootstrap(
     found = []
     for sample in range(samples):
         drawn = torch.randn(clean.shape, generator=generator, dtype=clean.dtype).to(clean.device)
-        noise = _noise(clean, sigma)
+        level = torch.as_tensor(sigma, dtype=clean.dtype, device=clean.device).expand(len(clean))
+        noise = level[:, None, None] * drawn
         again = retrieve_phase(
-            clean + noise[:, None, None] * drawn, fit.amplitude, fit.instrument, sigma=noise,
+            clean + noise,
+            fit.amplitude if amplitude is None else amplitude(generator), fit.instrument, sigma=level,
             weight=fit.weight, polish=evaluations, transfer=transfer,
         )  # fmt: skip
         found.append(again.phase)

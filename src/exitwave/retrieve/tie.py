@@ -129,8 +129,8 @@ def single_image_derivative(intensity: torch.Tensor, defocus: float) -> torch.Te
     Raises
     ------
     InputError
-        If the defocus is zero.
+        If the defocus is zero or not finite.
     """
-    if defocus == 0:
-        raise InputError("the single image is in focus (defocus 0 Å): its phase does not show, defocus it")
+    if not (math.isfinite(defocus) and defocus != 0):
+        raise InputError(f"a single image at a defocus of {defocus} Å does not show the phase: defocus it")
     return (intensity - intensity.mean()) / defocus

@@ -78,7 +78,8 @@ class Instrument:
             return transfer
         if self.shift.shape != (len(defocus), 2):
             raise InputError(
-                f"shift of shape {tuple(self.shift.shape)} for {len(defocus)} images: give one (y, x) for each"
+                f"shift of shape {tuple(self.shift.shape)} for {len(defocus)} images: "
+                "give one (y, x) for each"
             )
         ky, kx = optics.frequency_grid(shape, self.sampling, device=device)
         turn = -2 * math.pi * (self.shift[:, 0, None, None] * ky + self.shift[:, 1, None, None] * kx)
@@ -90,7 +91,8 @@ class Instrument:
         """Return how strongly the images fix each Fourier component of a weak phase, shape (y, x//2 + 1).
 
         A weak phase ``phi(k)`` changes image n by ``2 sin(chi_n) E_n phi(k)``; the result is the sum over
-        images of ``4 sin^2(chi) E^2`` up to the first maximum of each and of its mean, ``2 E^2``, beyond.
+        images of ``4 sin^2(chi) E^2``, and of its mean, ``2 E^2``, from where it is first reached
+        (``chi = pi / 4``). Of the aberrations only the defocus counts.
         """
         with torch.no_grad():
             envelope = self.transfer(shape, device).abs().square()[..., : shape[1] // 2 + 1]

@@ -11,6 +11,7 @@ from exitwave.errors import InputError
 
 # Permalloy, the values of the OOMMF and mumax user's guides.
 PERMALLOY_SATURATION = 8.0e5  # A/m
+PERMALLOY_EXCHANGE = 1.3e-11  # J/m
 # Mean inner potential and 1/e absorption length that the Lorentz community uses for Permalloy.
 PERMALLOY_INNER_POTENTIAL = 20.0  # V
 PERMALLOY_ABSORPTION_LENGTH = 500.0  # Å

@@ -99,7 +99,9 @@ def relax(
     length = np.linalg.norm(start, axis=0) if start.ndim == 3 and start.shape[0] == 3 else np.array(0.5)
     film = length > 0.5
     if not np.allclose(length, film, atol=1e-6) or not film.any():
-        raise InputError(f"start of shape {start.shape} is not made of unit vectors, shape (3, y, x), and zeros")
+        raise InputError(
+            f"start of shape {start.shape} is not made of unit vectors, shape (3, y, x), and zeros"
+        )
     shape = film.shape
     window = tuple(_window(film.any(axis=axis)) for axis in (1, 0))
     start, film = start[:, *window], film[window]
@@ -118,7 +120,9 @@ def relax(
         torque = float("inf")
         for step in range(1, max_steps + 1):
             solver.step(state, 1e-11, alpha=1.0)
-            torque = float(solver.dm(state.t, state.m, state=state, alpha=1.0).abs().max() / mn.constants.gamma)
+            torque = float(
+                solver.dm(state.t, state.m, state=state, alpha=1.0).abs().max() / mn.constants.gamma
+            )
             if observe is not None:
                 observe(step, torque)
             if torque < tolerance:

@@ -70,10 +70,10 @@ def scale_of(pixels: int, sampling: float) -> float:
     """
     scale = pixels / CELLS
     whole = scale.is_integer() or (scale > 0 and (1 / scale).is_integer())
-    if abs(pixels * sampling / FIELD - 1) > 1e-9 or not whole:
+    if not (abs(pixels * sampling / FIELD - 1) <= 1e-9 and whole):
         raise InputError(
-            f"{pixels} pixels of {sampling:g} Å do not fit the resolution target, whose field is {FIELD:g} Å: "
-            "use 512 pixels of 50 Å, 256 of 100, 128 of 200 or 1024 of 25, or another specimen"
+            f"{pixels} pixels of {sampling:g} Å do not fit the resolution target, whose field is "
+            f"{FIELD:g} Å: use 512 pixels of 50 Å, 256 of 100, 128 of 200 or 1024 of 25, or another specimen"
         )
     return scale
 
@@ -82,7 +82,7 @@ def start_state(bars: tuple[Bar, ...], generator: np.random.Generator, *, tilt: 
     """Return the magnetisation that a target is relaxed from.
 
     Each bar is magnetised along itself, turned by a random angle of standard deviation `tilt` (rad) so
-    that no symmetry holds its ends; the square starts as a closed loop with its core along +-z.
+    that no symmetry holds its ends; the square starts as a closed loop with its core along +z.
 
     Returns
     -------

@@ -10,7 +10,9 @@ import torch
 import xarray as xr
 
 from exitwave.papers import figures
-from exitwave.papers.zhou2020 import studies
+from exitwave.papers.zhou2020 import judge
+from exitwave.papers.zhou2020 import scene as scenes
+from exitwave.papers.zhou2020 import specimen as films
 from exitwave.papers.zhou2020.parameters import MILLIMETRE, Parameters
 from exitwave.simulate import imaging, lorentz
 
@@ -30,7 +32,7 @@ def _phase(values: torch.Tensor, sampling: tuple[float, float], title: str) -> A
     return figures.image(binned, pixel, kind="phase", label="phase", unit="rad", title=title)
 
 
-def specimen(scene: studies.Scene) -> Any:
+def specimen(scene: scenes.Scene) -> Any:
     """Show the film and the phase it gives the wave."""
     film = scene.film
     mx, my = film.magnetisation
@@ -51,28 +53,23 @@ def specimen(scene: studies.Scene) -> Any:
 def focal_series(parameters: Parameters) -> Any:
     """Show images of one specimen, without and with noise, on a slider over the defocus."""
     defoci = np.array([-1.6, -0.8, -0.4, -0.15, 0.0, 0.15, 0.4, 0.8, 1.6])
-    film = studies.specimen(parameters)
+    film = films.film(parameters)
     shape = (film.coverage.shape[0], film.coverage.shape[1])
-    wave = lorentz.exit_wave(
-        film,
-        energy=parameters.energy,
-        inner_potential=parameters.inner_potential,
-        absorption_length=parameters.absorption_length,
-    )
-    transfer = studies.transfer_functions(parameters, shape, film.sampling, tuple(defoci * MILLIMETRE))
-    stack = imaging.images(wave.to(torch.complex64), transfer).numpy()
+    microscope = scenes.instrument(parameters, film.sampling, tuple(defoci * MILLIMETRE))
+    transfer = microscope.transfer(shape)
+    stack = imaging.images(scenes.wave_of(parameters, film), transfer).numpy()
     frames = figures.frames(stack, film.sampling, label="intensity over vacuum", limits=(0.4, 1.6))
     return figures.slider("defocus (mm)", [float(d) for d in defoci], frames)
 
 
-def retrieved(scene: studies.Scene, phases: Mapping[str, torch.Tensor]) -> Any:
+def retrieved(scene: scenes.Scene, phases: Mapping[str, torch.Tensor]) -> Any:
     """Show the true phase beside retrieved ones."""
     drawn = [_phase(scene.truth, scene.sampling, "truth")]
     drawn += [_phase(phase, scene.sampling, title) for title, phase in phases.items()]
     return figures.row(*drawn)
 
 
-def edges(scene: studies.Scene, phases: Mapping[str, torch.Tensor]) -> Any:
+def edges(scene: scenes.Scene, phases: Mapping[str, torch.Tensor]) -> Any:
     """Draw |grad phase| across an edge of the widest bar, or along the middle row of a film without bars."""
     import holoviews as hv
 
@@ -81,16 +78,16 @@ def edges(scene: studies.Scene, phases: Mapping[str, torch.Tensor]) -> Any:
     curves = []
     for title, phase in {"truth": scene.truth, **phases}.items():
         if bar is None:
-            profile = studies.slope(phase, scene.sampling)[len(phase) // 2].numpy() * 10
+            profile = judge.slope(phase, scene.sampling)[len(phase) // 2].numpy() * 10
         else:
-            profile = studies.edge_profile(phase, bar, 1, scene.sampling) * 10
+            profile = judge.edge_profile(phase, bar, 1, scene.sampling) * 10
         x = (np.arange(len(profile)) - len(profile) // 2) * step
         where = "x from the middle (nm)" if bar is None else "distance from the edge (nm)"
         curves.append(hv.Curve((x, profile), where, "|∇φ| (rad/nm)", label=title))
     return hv.Overlay(curves)
 
 
-def wrapping(scene: studies.Scene) -> Any:
+def wrapping(scene: scenes.Scene) -> Any:
     """Draw the error of the Fourier method against its padding, the kernel method being the truth."""
     import holoviews as hv
 
@@ -144,13 +141,13 @@ def cover(parameters: Parameters) -> bytes:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    scene = studies.simulate(parameters.changed(focus="moderate", noise=0.05))
+    scene = scenes.simulate(parameters.changed(focus="moderate", noise=0.05))
     with mpl.rc_context({"font.size": 9}):
         figure = Figure(figsize=(6.4, 2.3), layout="constrained", dpi=110)
         panels = [
             ("defocused image", scene.defocused[-1], "viridis", None),
             ("its hidden phase", scene.truth, "twilight_shifted", (-np.pi, np.pi)),
-            ("phase by TIE", studies.retrieve_tie(scene), "twilight_shifted", (-np.pi, np.pi)),
+            ("phase by TIE", scenes.retrieve_tie(scene), "twilight_shifted", (-np.pi, np.pi)),
         ]
         for axes, (title, values, cmap, limits) in zip(figure.subplots(1, 3), panels, strict=True):
             shown = values.double()

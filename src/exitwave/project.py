@@ -1,0 +1,59 @@
+"""Where a checkout keeps its chapters, stored results and runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from exitwave.errors import InputError
+
+
+def project_root() -> Path:
+    """Return the checkout that holds notebooks/, book/ and data/.
+
+    ``EXITWAVE_PROJECT`` names it; otherwise it is looked for upwards from the working directory and
+    from the sources.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    named = os.environ.get("EXITWAVE_PROJECT")
+    starts = [Path(named)] if named else [Path.cwd(), Path(__file__).resolve()]
+    for start in starts:
+        for folder in (start, *start.parents):
+            if (folder / "_toc.yml").is_file() and (folder / "notebooks").is_dir():
+                return folder
+    where = f"in EXITWAVE_PROJECT={named}" if named else "here or above"
+    raise InputError(f"no exitwave project {where}: run inside a clone, or set EXITWAVE_PROJECT to one")
+
+
+def runs_folder() -> Path:
+    """Return where runs are written: ``EXITWAVE_RUNS``, else ``runs/`` of the project."""
+    named = os.environ.get("EXITWAVE_RUNS")
+    return Path(named) if named else project_root() / "runs"
+
+
+def data_folder() -> Path:
+    """Return where reproduced results are kept: ``EXITWAVE_DATA``, else ``data/`` of the project."""
+    named = os.environ.get("EXITWAVE_DATA")
+    return Path(named) if named else project_root() / "data"
+
+
+def specimen_file(paper: str, name: str) -> Path:
+    """Return the file of a stored specimen: in :func:`data_folder` if it is there, else in the project's.
+
+    Raises
+    ------
+    InputError
+        If it is in neither.
+    """
+    part = Path(paper) / "specimens" / f"{name}.nc"
+    for folder in (data_folder(), project_root() / "data"):
+        if (folder / part).is_file():
+            return folder / part
+    raise InputError(
+        f"the stored specimen data/{part.as_posix()} is missing: make it again with "
+        f"`exitwave reproduce {paper} --specimens`"
+    )
