@@ -25,7 +25,7 @@ def quantity(text: str, unit: str, name: str) -> float:
     text : str
         A number, in `unit` if it has none of its own.
     unit : str
-        "Å" or "eV".
+        "Å", "eV" or "rad".
     name : str
         What the quantity is called in the error.
 
@@ -51,7 +51,7 @@ def quantity(text: str, unit: str, name: str) -> float:
         raise InputError(f"{name} {text!r} is not a number of {unit}: write for example {example}") from error
 
 
-_EXAMPLE = {"Å": "5nm or -0.15mm", "eV": "200keV"}
+_EXAMPLE = {"Å": "5nm or -0.15mm", "eV": "200keV", "rad": "10urad"}
 
 
 def _finite(value: float) -> float:
@@ -63,3 +63,11 @@ def _finite(value: float) -> float:
 def quantities(text: str, unit: str, name: str) -> list[float]:
     """Return the numbers of `unit` in a list separated by commas; see :func:`quantity`."""
     return [quantity(part, unit, name) for part in text.split(",")]
+
+
+def length_text(value: float) -> str:
+    """Return a length in Å as people write it, signed: ``"+0.15 mm"``."""
+    for unit, size in (("mm", 1e7), ("µm", 1e4), ("nm", 10.0)):
+        if abs(value) >= 0.1 * size:
+            return f"{value / size:+.4g} {unit}"
+    return f"{value:+.4g} Å" if value else "0"

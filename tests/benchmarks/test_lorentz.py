@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from exitwave import optics
-from exitwave.papers.zhou2020 import studies
+from exitwave import metrics, optics
+from exitwave.papers.zhou2020 import scene as scenes
 from exitwave.papers.zhou2020.parameters import Parameters
 from exitwave.retrieve import gradient
 from exitwave.simulate import lorentz
@@ -13,7 +13,7 @@ from exitwave.simulate import lorentz
 
 @pytest.fixture(scope="module")
 def scene():
-    return studies.simulate(Parameters.at("workshop", focus="strong", noise=0.1))
+    return scenes.simulate(Parameters.at("workshop", focus="strong", noise=0.1))
 
 
 def test_magnetic_phase(benchmark, scene):
@@ -22,16 +22,33 @@ def test_magnetic_phase(benchmark, scene):
 
 
 def test_tie(benchmark, scene):
-    assert torch.isfinite(benchmark(studies.retrieve_tie, scene)).all()
+    assert torch.isfinite(benchmark(scenes.retrieve_tie, scene)).all()
 
 
 def test_fifty_steps_of_adam(benchmark, scene):
     # The paper: 5000 steps in 2 min on a K80, so 1.2 s for 50.
-    amplitude = studies.denoised_in_focus(scene).sqrt()
+    amplitude = scenes.denoised_in_focus(scene).sqrt()
     phase, _ = benchmark.pedantic(
         lambda: gradient.retrieve_phase(scene.defocused, amplitude, scene.transfer, iterations=50), rounds=3
     )
     assert torch.isfinite(phase).all()
+
+
+class TestFourImages:
+    """The quasi-Newton method, whole, beside a hundred of the paper's 5000 steps on the same four images."""
+
+    @pytest.fixture(scope="class")
+    def four(self):
+        return scenes.simulate(Parameters.at("workshop", focus="hybrid", images=4, noise=0.15))
+
+    def test_quasi_newton(self, benchmark, four):
+        fit = benchmark.pedantic(scenes.retrieve_better, args=(four,), rounds=3)
+        benchmark.extra_info["evaluations"] = fit.evaluations
+        assert metrics.correlation(fit.phase.double(), four.truth) > 0.95
+
+    def test_a_hundred_steps_of_adam(self, benchmark, four):
+        phase, _ = benchmark.pedantic(scenes.retrieve_gradient, args=(four, 100), rounds=3)
+        assert torch.isfinite(phase).all()
 
 
 class TestTransferFunction:

@@ -14,7 +14,7 @@ from exitwave.papers.verdicts import load_claims
 from exitwave.papers.zhou2020 import studies
 from exitwave.papers.zhou2020.parameters import Parameters
 
-CLAIM, RUN, STUDY = "zhou-tie-moderate-noise", "moderate-noise", studies.tie_retrieval
+CLAIM, RUN, STUDY = "zhou-tie-moderate-noise", "moderate-noise", studies.comparison
 
 
 @pytest.fixture(scope="module")
@@ -73,17 +73,25 @@ class TestReproduce:
             assert variable.attrs["long_name"]
 
     def test_holds_what_the_study_gives(self, stored):
-        parameters = Parameters.at("smoke", focus="moderate", images=2, noise=0.1, seed=3)
+        parameters = Parameters.at("smoke", focus="moderate", images=2, noise=0.1, seed=2)
         here = STUDY(parameters)
-        found = records.load(stored).sel(seed=3)
+        found = records.load(stored).sel(seed=2)
         for name in here.data_vars:
+            if here[name].units == "s":
+                continue  # a time comes out differently each time
             np.testing.assert_allclose(found[name].values, here[name].values, rtol=1e-4)
 
     def test_says_what_made_it(self, stored):
         made = records.provenance_of(records.load(stored))
         assert made["command"] == "exitwave reproduce zhou2020 --scale smoke"
-        assert (made["paper"], made["scale"], made["study"], made["run"]) == ("zhou2020", "smoke", "tie", RUN)
-        assert made["seeds"] == [0, 1, 2, 3, 4]
+        assert (made["paper"], made["scale"], made["study"], made["run"]) == (
+            "zhou2020",
+            "smoke",
+            "comparison",
+            RUN,
+        )
+        assert made["seeds"] == [0, 1, 2]
+        assert set(made["files"]) == {"specimen"}
         assert made["source"] == source_hash(STUDY)
         assert made["parameters"]["noise"] == 0.1
         assert made["parameters"]["pixels"] == 128
@@ -102,7 +110,7 @@ class TestReproduce:
             in_process=True,
         )
         assert path == stored
-        assert seconds == [0.0] * 5
+        assert seconds == [0.0] * 3
         xr.testing.assert_equal(records.load(path), before)
 
 
@@ -119,7 +127,7 @@ class TestSelection:
         ("paper", "only", "named"),
         [
             ("zhou2020", "zhou-nothing", "unknown claim 'zhou-nothing'"),
-            ("zhou2020", "zhou-experiment", "zhou-experiment has no run yet"),
+            ("webb2025", "webb-speed", "webb-speed has no run yet"),
             ("zhou", None, "unknown paper 'zhou'"),
         ],
     )
@@ -130,7 +138,7 @@ class TestSelection:
     def test_each_seed_is_a_point(self):
         run = load_claims("zhou2020").runs["strong-clean-gentle"]
         points = reproduce.run_points_of("zhou2020", run, "smoke")
-        assert [point.parameters.seed for point in points] == [0, 1, 2, 3, 4]
+        assert [point.parameters.seed for point in points] == [0, 1, 2]
         assert all(
             (p.parameters.focus, p.parameters.rate, p.study) == ("strong", 0.1, "comparison") for p in points
         )
@@ -164,6 +172,10 @@ class TestStale:
     )
     def test_of_other_parameters(self, stored, changed):
         self.with_provenance(stored, parameters=changed)
+        assert self.is_stale(stored)
+
+    def test_of_another_specimen(self, stored):
+        self.with_provenance(stored, files={"specimen": "0" * 64})
         assert self.is_stale(stored)
 
     def test_without_provenance(self, stored):
@@ -201,7 +213,7 @@ class TestRecompute:
         monkeypatch.setattr(reproduce, "compute", compute)
         for seed in range(20):
             reproduce.recompute(1, seed, "smoke")
-        assert 3 <= len(set(asked)) <= 5
+        assert len(set(asked)) == 3
         again = list(asked)
         asked.clear()
         for seed in range(20):

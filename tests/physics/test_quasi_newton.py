@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from exitwave import metrics
 from exitwave.errors import InputError
-from exitwave.retrieve import quasi_newton
+from exitwave.retrieve import quasi_newton, uncertainty
 from exitwave.retrieve.quasi_newton import AMPLITUDE_SCALE, PHASE_SCALE, WEIGHTS
 from exitwave.simulate import imaging, lorentz
 from exitwave.simulate.instrument import Instrument
@@ -467,7 +467,7 @@ class TestBadInput:
 
 class TestBootstrap:
     def scatter(self, fit, sigma, seed=0, **more):
-        found = quasi_newton.bootstrap(
+        found = uncertainty.bootstrap(
             fit, sigma, samples=3, evaluations=40, generator=torch.Generator().manual_seed(seed), **more
         )  # fmt: skip
         assert found.shape == (3, 64, 64)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from exitwave.cli.options import Device, Settings, err, out, settings_of
 from exitwave.errors import InputError
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 simulate_app = typer.Typer(no_args_is_help=True, help="Simulate images.")
 retrieve_app = typer.Typer(no_args_is_help=True, help="Retrieve the phase from your own images.")
@@ -19,13 +22,13 @@ def simulate_lorentz(
     output: Annotated[Path, typer.Option("-o", "--output", help="netCDF file to write.")],
     parameter: Settings = [],  # noqa: B006
 ) -> None:
-    """Simulate Lorentz images of ten bars, or of an OVF file: -p magnetisation=FILE.ovf."""
+    """Simulate Lorentz images of the resolution target, or of an OVF file: -p magnetisation=FILE.ovf."""
     from exitwave import records
     from exitwave.chapters.run import checked
-    from exitwave.papers.zhou2020 import studies
+    from exitwave.papers.zhou2020 import scene
 
     _, parameters = checked("zhou2020", settings_of(parameter))
-    record = studies.example_record(studies.simulate(parameters))  # type: ignore[arg-type]
+    record = scene.example_record(scene.simulate(parameters))  # type: ignore[arg-type]
     made = records.provenance(
         records.command_line(), paper="zhou2020", scale=parameters.scale,
         parameters=parameters.model_dump(), seed=parameters.seed,
@@ -44,21 +47,37 @@ def retrieve_lorentz(
     ] = None,
     energy: Annotated[str | None, typer.Option(help="Beam energy, for example 200keV.")] = None,
     pixel: Annotated[str | None, typer.Option(help="Pixel size, for example 5nm.")] = None,
-    method: Annotated[str, typer.Option(help="tie or gradient.")] = "tie",
+    method: Annotated[str, typer.Option(help="gradient, tie, sitie (one image) or adam.")] = "gradient",
+    register: Annotated[bool, typer.Option(help="Find how far the images are displaced.")] = True,
+    free: Annotated[
+        str, typer.Option(help="What gradient retrieves besides: amplitude,defocus,shift,astigmatism,...")
+    ] = "",
+    likelihood: Annotated[str, typer.Option(help="Noise of gradient: gaussian or poisson.")] = "gaussian",
+    weight: Annotated[
+        float | None, typer.Option(help="Weight of the prior of gradient; default: from held-out pixels.")
+    ] = None,
     cutoff: Annotated[float, typer.Option(help="Tikhonov parameter of the TIE, 1/Å.")] = 0.0,
-    iterations: Annotated[int, typer.Option(min=1, help="Steps of the gradient method.")] = 500,
-    rate: Annotated[float, typer.Option(help="Rate of the gradient method, rad.")] = 0.1,
+    symmetrise: Annotated[bool, typer.Option(help="Mirror the borders for the TIE.")] = False,
+    iterations: Annotated[
+        int | None, typer.Option(min=1, help="Steps of adam (500) or of gradient's last fit (60).")
+    ] = None,
+    rate: Annotated[float, typer.Option(help="Rate of adam, rad.")] = 0.1,
+    convergence: Annotated[
+        str, typer.Option(help="1/e half width of the illumination angles, for example 10urad.")
+    ] = "0",
+    focal_spread: Annotated[
+        str, typer.Option(help="Standard deviation of the defocus, for example 10nm.")
+    ] = "0",
+    spherical_aberration: Annotated[str, typer.Option(help="C30, for example 5m.")] = "0",
+    preview: Annotated[bool, typer.Option(help="Write a figure next to the output, too.")] = True,
     device: Device = "cpu",
 ) -> None:
     """Retrieve the phase from a series of defocused images, one of them in focus.
 
     Lengths and energies without a unit are in Å and eV. What the files say of themselves need not be given.
     """
-    from rich.progress import Progress
-
     from exitwave import records
     from exitwave.readers import read_images
-    from exitwave.retrieve import lorentz
     from exitwave.units import quantities, quantity
 
     given = {
@@ -66,29 +85,113 @@ def retrieve_lorentz(
         "energy": None if energy is None else quantity(energy, "eV", "energy"),
         "sampling": None if pixel is None else quantity(pixel, "Å", "pixel"),
     }
+    options: dict[str, Any] = {
+        "method": method, "register": register,
+        "free": [name.strip() for name in free.split(",") if name.strip()],
+        "likelihood": likelihood, "weight": weight, "cutoff": cutoff, "symmetrise": symmetrise,
+        "iterations": iterations, "rate": rate, "convergence": quantity(convergence, "rad", "convergence"),
+        "focal_spread": quantity(focal_spread, "Å", "focal spread"),
+        "spherical_aberration": quantity(spherical_aberration, "Å", "spherical aberration"), "device": device,
+    }  # fmt: skip
     try:
-        record = read_images(files, **given)  # type: ignore[arg-type]
+        result = _retrieved(read_images(files, **given), options)  # type: ignore[arg-type]
     except InputError as error:
         raise InputError(_as_options(str(error))) from error
-    with Progress(console=err, disable=method != "gradient" or not err.is_terminal) as bar:
-        task = bar.add_task("gradient", total=iterations)
-        result = lorentz.retrieve(
-            record, method=method, cutoff=cutoff, iterations=iterations, rate=rate, device=device,  # type: ignore[arg-type]
-            observe=lambda step, phase, loss: bar.update(task, completed=step),  # noqa: ARG005
-        )  # fmt: skip
-    used: dict[str, Any] = {"method": method, "cutoff": cutoff, "iterations": iterations, "rate": rate}
-    used["files"] = [path.name for path in files]
+    used = options | {"files": [path.name for path in files]}
     made = records.provenance(records.command_line(), device=device, parameters=used)
-    path = records.save(records.with_provenance(result, made), output)
-    residual = ", ".join(
-        f"{d:+.4g} Å: {r:.3g}"
-        for d, r in zip(result["defocus"].values, result["residual"].values, strict=True)
-    )
-    out.print(f"{path}\nrelative rms residual of the images: {residual}")
+    out.print(str(records.save(records.with_provenance(result, made), output)))
+    if preview:
+        from exitwave.cli.preview import save_preview
+
+        out.print(str(save_preview(result, output.with_suffix(".png"))))
+    out.print("\n".join(report(result)), markup=False)
+
+
+def _retrieved(record: xr.Dataset, options: dict[str, Any]) -> xr.Dataset:
+    """Retrieve with a progress bar on a terminal; a warning is said before the work begins."""
+    from rich.progress import Progress
+
+    from exitwave.retrieve import lorentz
+
+    steps = lorentz.Options(**options).steps
+    with Progress(console=err, disable=not steps or not err.is_terminal) as bar:
+        task = bar.add_task(options["method"], total=steps or None)
+        result = lorentz.retrieve(
+            record,
+            observe=lambda step, _: bar.update(task, completed=step),
+            warn=lambda text: err.print(f"exitwave: warning: {text}", markup=False),
+            **options,
+        )
+        bar.update(task, completed=steps)
+    return result
+
+
+def report(result: xr.Dataset) -> list[str]:
+    """Return lines that say how well each image is explained, and what was retrieved besides the phase.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        Of :func:`exitwave.retrieve.lorentz.retrieve`.
+    """
+    from exitwave.retrieve.lorentz import unexplained
+    from exitwave.retrieve.series import SAME_EXPOSURE
+    from exitwave.units import length_text
+
+    numbers = [int(each) for each in result["image"].values]
+    names = [length_text(float(each)) for each in result["defocus"].values]
+    lines = ["image   defocus    residual   noise alone   shift y, x (nm)"]
+    for place, (number, name) in enumerate(zip(numbers, names, strict=True)):
+        one = result.isel(defocus=place)
+        y, x = (0.1 * float(each) for each in one["shift"])
+        residual, noise = float(one["residual"]), float(one["noise"])
+        lines.append(f"{number:5d}{name:>10s}{residual:12.4f}{noise:14.4f}{y:12.2f}, {x:.2f}")
+    exposures = result["exposure"].values
+    for number, name, bad, exposure in zip(numbers, names, unexplained(result), exposures, strict=True):
+        if bad:
+            lines.append(
+                f"image {number} at {name} is not explained: check its defocus, registration, exposure"
+            )
+        if abs(exposure - 1) > SAME_EXPOSURE:
+            lines.append(
+                f"image {number} at {name} has {exposure:.3g} times the mean of that in focus: scaled"
+            )
+    return lines + _retrieved_lines(result)
+
+
+def _retrieved_lines(result: xr.Dataset) -> list[str]:
+    """Return what was free, a line each."""
+    from exitwave.units import length_text
+
+    lines = []
+    if "retrieved_defocus" in result:
+        found = ", ".join(length_text(float(each)) for each in result["retrieved_defocus"].values)
+        lines.append(f"retrieved defocus: {found}")
+    if "astigmatism" in result:
+        a, b = (length_text(float(each)) for each in result["astigmatism"].values)
+        lines.append(f"retrieved astigmatism: C12a {a}, C12b {b}")
+    if "convergence" in result:
+        lines.append(f"retrieved convergence: {1e6 * float(result['convergence']):.3g} µrad (1/e)")
+    if "focal_spread" in result:
+        lines.append(
+            f"retrieved focal spread: {length_text(float(result['focal_spread']))} (standard deviation)"
+        )
+    return lines
+
+
+# The arguments of readers and retrieval, and the options of this command.
+_OPTIONS = {
+    "defocus=": "--defocus ",
+    "energy=": "--energy ",
+    "sampling=": "--pixel ",
+    "convergence=": "--convergence ",
+    "focal_spread=": "--focal-spread ",
+    "register=False": "--no-register",
+}
 
 
 def _as_options(message: str) -> str:
-    """Say the arguments of the reader as this command's options."""
-    for argument, option in (("defocus=", "--defocus "), ("energy=", "--energy "), ("sampling=", "--pixel ")):
+    """Say arguments as this command's options."""
+    for argument, option in _OPTIONS.items():
         message = message.replace(argument, option)
     return message

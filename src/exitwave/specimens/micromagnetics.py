@@ -103,7 +103,7 @@ def relax(
             f"start of shape {start.shape} is not made of unit vectors, shape (3, y, x), and zeros"
         )
     shape = film.shape
-    window = tuple(_window(film.any(axis=axis)) for axis in (1, 0))
+    window = tuple(_window(film.any(axis=axis)) for axis in (1, 0))  # type: ignore[arg-type]
     start, film = start[:, *window], film[window]
     mn = _magnumnp()
     number = torch.get_default_dtype()

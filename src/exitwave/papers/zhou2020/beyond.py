@@ -24,6 +24,7 @@ from exitwave.papers.zhou2020.scene import (
     with_images,
 )
 from exitwave.retrieve import quasi_newton
+from exitwave.retrieve.uncertainty import bootstrap
 from exitwave.simulate import imaging
 from exitwave.simulate.instrument import Instrument
 
@@ -179,7 +180,7 @@ def uncertainty(parameters: Parameters, device: str = "cpu") -> xr.Dataset:
         noise = scene.noise * torch.randn(image.shape, generator=generator)
         return denoised(image + noise.to(image.device), scene.noise).sqrt()
 
-    again = quasi_newton.bootstrap(
+    again = bootstrap(
         fit, sigma, samples=BOOTSTRAP_SAMPLES, amplitude=amplitude,
         generator=torch.Generator().manual_seed(parameters.seed + 1000),
     ).cpu()  # fmt: skip

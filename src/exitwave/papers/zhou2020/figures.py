@@ -1,4 +1,4 @@
-"""Figures of the Lorentz chapter."""
+"""Figures of the Lorentz chapter that are drawn from its live cells."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 
 from exitwave.papers import figures
 from exitwave.papers.zhou2020 import judge
@@ -16,7 +15,8 @@ from exitwave.papers.zhou2020 import specimen as films
 from exitwave.papers.zhou2020.parameters import MILLIMETRE, Parameters
 from exitwave.simulate import imaging, lorentz
 
-TITLES = {"tie": "TIE", "gradient": "gradient retrieval"}
+# Grey lines of the paper's Fig. 3 appear each time the phase has changed by this, rad.
+CONTOUR = 2 * np.pi / 10
 
 
 def _small(values: torch.Tensor) -> tuple[np.ndarray[Any, Any], int]:
@@ -35,31 +35,25 @@ def _phase(values: torch.Tensor, sampling: tuple[float, float], title: str) -> A
 def specimen(scene: scenes.Scene) -> Any:
     """Show the film and the phase it gives the wave."""
     film = scene.film
-    mx, my = film.magnetisation
-    magnetisation = torch.atan2(my, mx) * (film.coverage > 0)
-    binned, factor = _small(film.coverage)
+    (mx, factor), (my, _) = (_small(component) for component in film.magnetisation)
     pixel = (factor * film.sampling[0], factor * film.sampling[1])
-    directions = figures.image(
-        np.where(binned > 0, magnetisation[::factor, ::factor].numpy(), np.nan),
-        pixel,
-        kind="phase",
-        label="direction of magnetisation",
-        unit="rad",
-        title="film",
-    ).opts(cmap="colorwheel")
-    return figures.row(directions, _phase(scene.truth, film.sampling, "phase of the exit wave"))
+    directions = figures.vectors(my, mx, pixel, title="magnetisation")
+    phase = _phase(scene.truth, film.sampling, "phase of the exit wave")
+    return figures.row(directions, figures.colour_wheel(), phase)
 
 
 def focal_series(parameters: Parameters) -> Any:
-    """Show images of one specimen, without and with noise, on a slider over the defocus."""
+    """Show images of one specimen, without noise, on a slider over the defocus."""
     defoci = np.array([-1.6, -0.8, -0.4, -0.15, 0.0, 0.15, 0.4, 0.8, 1.6])
     film = films.film(parameters)
     shape = (film.coverage.shape[0], film.coverage.shape[1])
     microscope = scenes.instrument(parameters, film.sampling, tuple(defoci * MILLIMETRE))
-    transfer = microscope.transfer(shape)
-    stack = imaging.images(scenes.wave_of(parameters, film), transfer).numpy()
-    frames = figures.frames(stack, film.sampling, label="intensity over vacuum", limits=(0.4, 1.6))
-    return figures.slider("defocus (mm)", [float(d) for d in defoci], frames)
+    stack = imaging.images(scenes.wave_of(parameters, film), microscope.transfer(shape))
+    noisy = scenes.noisy(parameters.changed(noise=0.1, dose=None), stack, film.sampling)
+    style: dict[str, Any] = {"label": "intensity over vacuum", "limits": (0.4, 1.6)}
+    clean = figures.frames(stack.numpy(), film.sampling, title="without noise", **style)
+    grainy = figures.frames(noisy.numpy(), film.sampling, title="with 10% noise", **style)
+    return figures.slider("defocus (mm)", [float(d) for d in defoci], clean, grainy)
 
 
 def retrieved(scene: scenes.Scene, phases: Mapping[str, torch.Tensor]) -> Any:
@@ -67,6 +61,20 @@ def retrieved(scene: scenes.Scene, phases: Mapping[str, torch.Tensor]) -> Any:
     drawn = [_phase(scene.truth, scene.sampling, "truth")]
     drawn += [_phase(phase, scene.sampling, title) for title, phase in phases.items()]
     return figures.row(*drawn)
+
+
+def gradients(scene: scenes.Scene, phases: Mapping[str, torch.Tensor]) -> Any:
+    """Show the phase gradient in false colour with lines of equal phase (Fig. 3 of the paper)."""
+    drawn, largest = [], None
+    for title, phase in {"truth": scene.truth, **phases}.items():
+        binned, factor = _small(phase)
+        pixel = (factor * scene.sampling[0], factor * scene.sampling[1])
+        slope_y, slope_x = np.gradient(binned, *pixel)
+        if largest is None:
+            largest = float(np.percentile(np.hypot(slope_y, slope_x), 98))
+        levels = np.floor((binned - np.median(binned)) / CONTOUR).astype(int)
+        drawn.append(figures.vectors(slope_y, slope_x, pixel, title=title, largest=largest, contours=levels))
+    return figures.row(*drawn, figures.colour_wheel("direction of ∇φ"))
 
 
 def edges(scene: scenes.Scene, phases: Mapping[str, torch.Tensor]) -> Any:
@@ -102,36 +110,13 @@ def wrapping(scene: scenes.Scene) -> Any:
     return (hv.Curve(points, *labels) * hv.Scatter(points, *labels)).opts(logy=True, show_legend=False)
 
 
-def course(runs: Mapping[str, xr.Dataset]) -> Any:
-    """Draw the correlation with the truth against the steps of Adam, mean and range over seeds."""
+def held_out(scores: Mapping[float, float]) -> Any:
+    """Draw what the held-out pixels say of each weight of the prior."""
     import holoviews as hv
 
-    drawn = []
-    for title, run in runs.items():
-        values = run["course_correlation"]
-        steps = run["step"].values
-        mean, low, high = (getattr(values, name)("seed").values for name in ("mean", "min", "max"))
-        labels = ("step of Adam", "correlation with the truth")
-        drawn.append(hv.Area((steps, low, high), labels[0], [labels[1], "high"], label=title).opts(alpha=0.3))
-        drawn.append(hv.Curve((steps, mean), *labels, label=title))
-    return hv.Overlay(drawn).opts(logx=True)
-
-
-def replicates(runs: Mapping[str, xr.Dataset], quantity: str, label: str) -> Any:
-    """Draw one point for each seed, method and run of a stored quantity."""
-    import holoviews as hv
-
-    drawn = []
-    for method, title in TITLES.items():
-        points = [
-            (name, float(value))
-            for name, run in runs.items()
-            if f"{method}_{quantity}" in run
-            for value in run[f"{method}_{quantity}"].values
-        ]
-        if points:
-            drawn.append(hv.Scatter(points, "run", label, label=title))
-    return hv.Overlay(drawn).opts(hv.opts.Scatter(jitter=0.2))
+    points = (list(scores), list(scores.values()))
+    labels = ("weight of the prior", "deviance of a held-out pixel")
+    return (hv.Curve(points, *labels) * hv.Scatter(points, *labels)).opts(logx=True, show_legend=False)
 
 
 def cover(parameters: Parameters) -> bytes:
@@ -141,13 +126,13 @@ def cover(parameters: Parameters) -> bytes:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    scene = scenes.simulate(parameters.changed(focus="moderate", noise=0.05))
+    scene = scenes.simulate(parameters.changed(focus="hybrid", images=4, noise=0.15))
     with mpl.rc_context({"font.size": 9}):
         figure = Figure(figsize=(6.4, 2.3), layout="constrained", dpi=110)
         panels = [
-            ("defocused image", scene.defocused[-1], "viridis", None),
-            ("its hidden phase", scene.truth, "twilight_shifted", (-np.pi, np.pi)),
-            ("phase by TIE", scenes.retrieve_tie(scene), "twilight_shifted", (-np.pi, np.pi)),
+            ("one of four images", scene.defocused[1], "viridis", None),
+            ("their hidden phase", scene.truth, "twilight_shifted", (-np.pi, np.pi)),
+            ("phase found", scenes.retrieve_better(scene).phase, "twilight_shifted", (-np.pi, np.pi)),
         ]
         for axes, (title, values, cmap, limits) in zip(figure.subplots(1, 3), panels, strict=True):
             shown = values.double()

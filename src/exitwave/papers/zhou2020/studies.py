@@ -30,7 +30,7 @@ COURSE_POINTS = 40
 # Steps of Adam in studies of many conditions: as in the paper's map; its other figures have 5000.
 MAP_STEPS = 500
 # Defoci of the coarse map, mm; the paper has 65 between -1.6 and 1.6.
-MAP_DEFOCI = (-1.6, -0.6, -0.15, 0.0, 0.15, 0.6, 1.6)
+MAP_DEFOCI = (-1.6, -0.6, -0.15, 0.15, 0.6, 1.6)
 NOISES = (0.0, 0.05, 0.1, 0.2)
 
 
@@ -256,7 +256,7 @@ def defocus_map(parameters: Parameters, device: str = "cpu") -> xr.Dataset:
             for axis in ("first", "second")
         },
     )
-    for label, pairing in {"strong": (0, 6), "moderate": (2, 4), "hybrid": (2, 6)}.items():
+    for label, pairing in {"strong": (0, 5), "moderate": (2, 3), "hybrid": (2, 5)}.items():
         for name in ("accuracy", "correlation", "stability"):
             value = float(values[name][pairing])
             result[f"{name}_{label}"] = quantity(value, "1", f"{name} of the {label} pair")
