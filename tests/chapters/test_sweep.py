@@ -142,6 +142,8 @@ class TestKilled:
             torch.set_num_threads(threads)
         point = result.sel(noise=0.1, images=4)
         for name in here.data_vars:
+            if here[name].units == "s":
+                continue  # a time comes out differently each time
             np.testing.assert_allclose(point[name].values, here[name].values, rtol=1e-4, err_msg=str(name))
 
 
@@ -326,7 +328,7 @@ class TestPoints:
 
     def test_unknown_study_before_anything_starts(self, runs):
         with pytest.raises(
-            InputError, match="unknown study 'comparisn' of zhou2020: use one of tie, comparison"
+            InputError, match="unknown study 'comparisn' of zhou2020: use one of target, tie, comparison"
         ):
             run_points(some_points("comparisn"))
         assert not runs.exists()

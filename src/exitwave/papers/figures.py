@@ -64,7 +64,6 @@ def setup() -> None:
     points = {"responsive": True, "height": LINE_HEIGHT, "show_grid": True, "size": 6}
     hv.opts.defaults(
         hv.opts.Image(**common),
-        hv.opts.RGB(**common),
         hv.opts.Curve(**common, **lines),
         hv.opts.Scatter(**common, **points),
         hv.opts.Overlay(legend_position="bottom", legend_cols=2, legend_opts=_LEGEND, **common),
@@ -273,7 +272,14 @@ def _image(values: Array, sampling: float | tuple[float, float], title: str) -> 
     dy, dx = (step * _NM for step in records.sampling_pair(sampling))
     y, x = (dy * np.arange(values.shape[0]), dx * np.arange(values.shape[1]))
     return hv.Image((x, y, values), kdims=["x", "y"], vdims=["value"]).opts(
-        colorbar=True, colorbar_position="bottom", **_frame(len(y) * dy / (len(x) * dx), title)
+        frame_width=FRAME_WIDTH,
+        frame_height=round(FRAME_WIDTH * len(y) * dy / (len(x) * dx)),
+        invert_yaxis=True,
+        xlabel="x (nm)",
+        ylabel="y (nm)",
+        title=title,
+        colorbar=True,
+        colorbar_position="bottom",
     )
 
 
@@ -316,7 +322,7 @@ def vectors(
     largest: float | None = None,
     contours: Array | None = None,
 ) -> Any:
-    """Draw a vector field in false colour: direction as hue, length as brightness.
+    """Draw a vector field in false colour: direction as hue, length as brightness, in 240 colours.
 
     Parameters
     ----------
@@ -329,60 +335,56 @@ def vectors(
     largest : float, optional
         Length of full brightness; by default the 99th percentile.
     contours : ndarray of int, shape (y, x)
-        Levels of another quantity; where two meet, a light line is drawn.
+        Levels of another quantity; where two meet, a grey line is drawn.
 
     Returns
     -------
-    holoviews.RGB
+    holoviews.Image
         :func:`colour_wheel` is its key.
     """
-    import holoviews as hv
-
     length = np.hypot(gradient_y, gradient_x)
     full = largest or float(np.percentile(length, 99)) or 1.0
-    rgb = _hues(np.arctan2(-gradient_y, gradient_x), np.clip(length / full, 0, 1))
+    levels = colour_index(np.arctan2(-gradient_y, gradient_x), length / full)
     if contours is not None:
         edge = (np.diff(contours, axis=0, append=contours[-1:]) != 0) | (
             np.diff(contours, axis=1, append=contours[:, -1:]) != 0
         )
-        rgb[edge] = 0.6 * rgb[edge] + 0.4
-    dy, dx = (step * _NM for step in records.sampling_pair(sampling))
-    y, x = dy * np.arange(rgb.shape[0]), dx * np.arange(rgb.shape[1])
-    levels = np.round(255 * rgb).astype(np.uint8)
-    return hv.RGB((x, y, *np.moveaxis(levels, -1, 0)), kdims=["x", "y"], vdims=["R", "G", "B"]).opts(
-        **_frame(len(y) * dy / (len(x) * dx), title)
-    )
+        levels[edge] = _GREY
+    return _image(levels, sampling, title).opts(cmap=palette(), clim=(0, 255), colorbar=False)
 
 
 def colour_wheel(title: str = "direction") -> Any:
     """Draw the key of :func:`vectors`: a vector to the right has the colour at the right."""
-    import holoviews as hv
-
     y, x = np.mgrid[1:-1:128j, -1:1:128j]
     radius = np.hypot(y, x)
-    rgb = _hues(np.arctan2(y, x), radius.clip(0, 1))
-    rgb[radius > 1] = 1.0
-    levels = np.round(255 * rgb).astype(np.uint8)
-    axis = np.linspace(-1, 1, 128)
-    wheel = hv.RGB((axis, -axis, *np.moveaxis(levels, -1, 0)), kdims=["x", "y"], vdims=["R", "G", "B"])
-    return wheel.opts(
-        frame_width=90, frame_height=90, xaxis=None, yaxis=None, title=title, toolbar=None, default_tools=[]
-    )
+    levels = colour_index(np.arctan2(y, x), radius)
+    levels[radius > 1] = _WHITE
+    return _image(levels, 1.0, title).opts(
+        cmap=palette(), clim=(0, 255), colorbar=False, frame_width=90, frame_height=90, xaxis=None,
+        yaxis=None, toolbar=None, default_tools=[],
+    )  # fmt: skip
+
+
+_HUES, _BRIGHTNESSES = 24, 10
+_GREY, _WHITE = 254, 255
+
+
+def colour_index(angle: Array, brightness: Array) -> npt.NDArray[np.uint8]:
+    """Return for each direction (rad) and brightness (clipped to 0 to 1) its place in :func:`palette`."""
+    hue = np.round(angle / (2 * np.pi) * _HUES).astype(int) % _HUES
+    level = np.round(np.clip(brightness, 0, 1) * (_BRIGHTNESSES - 1)).astype(int)
+    return (hue * _BRIGHTNESSES + level).astype(np.uint8)
+
+
+def palette() -> list[str]:
+    """Return 256 colours: 24 hues of 10 brightnesses each, and at the end a grey and white."""
+    hue, level = np.divmod(np.arange(_HUES * _BRIGHTNESSES), _BRIGHTNESSES)
+    rgb = _hues(2 * np.pi * hue / _HUES, level / (_BRIGHTNESSES - 1))
+    listed = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in np.round(255 * rgb).astype(int)]
+    return [*listed, *["#000000"] * (_GREY - len(listed)), "#b0b0b0", "#ffffff"]
 
 
 def _hues(angle: Array, brightness: Array) -> Array:
     """Return red, green and blue from 0 to 1, the three cosines a third of a turn apart."""
     turns = angle[..., None] - 2 * np.pi / 3 * np.arange(3)
     return np.asarray(brightness[..., None] * (0.5 + 0.5 * np.cos(turns)))
-
-
-def _frame(aspect: float, title: str) -> dict[str, Any]:
-    """Return what all images on axes in nm share."""
-    return {
-        "frame_width": FRAME_WIDTH,
-        "frame_height": round(FRAME_WIDTH * aspect),
-        "invert_yaxis": True,
-        "xlabel": "x (nm)",
-        "ylabel": "y (nm)",
-        "title": title,
-    }

@@ -27,9 +27,9 @@ def _small(values: torch.Tensor) -> tuple[np.ndarray[Any, Any], int]:
 
 def _phase(values: torch.Tensor, sampling: tuple[float, float], title: str) -> Any:
     """Draw a phase on the circle, its median at the centre of the scale."""
-    binned, factor = _small(values - values.median())
-    pixel = (factor * sampling[0], factor * sampling[1])
-    return figures.image(binned, pixel, kind="phase", label="phase", unit="rad", title=title)
+    centred = (values - values.median()).double().cpu().numpy()
+    [drawn] = figures.frames(centred[None], sampling, kind="phase", label="phase", unit="rad", title=title)
+    return drawn
 
 
 def specimen(scene: scenes.Scene) -> Any:
@@ -44,7 +44,7 @@ def specimen(scene: scenes.Scene) -> Any:
 
 def focal_series(parameters: Parameters) -> Any:
     """Show images of one specimen, without noise, on a slider over the defocus."""
-    defoci = np.array([-1.6, -0.8, -0.4, -0.15, 0.0, 0.15, 0.4, 0.8, 1.6])
+    defoci = np.array([-1.6, -0.4, -0.15, 0.0, 0.15, 0.4, 1.6])
     film = films.film(parameters)
     shape = (film.coverage.shape[0], film.coverage.shape[1])
     microscope = scenes.instrument(parameters, film.sampling, tuple(defoci * MILLIMETRE))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from exitwave import records
 from exitwave.papers import figures
 from exitwave.papers.zhou2020.parameters import MILLIMETRE
 
@@ -142,20 +143,15 @@ def by_number(stored: xr.Dataset) -> Any:
     return hv.Overlay(drawn).opts(logx=True, xticks=[(n, str(n)) for n in stored["images"].values])
 
 
-def uncertainty(stored: xr.Dataset, sampling: float) -> Any:
+def uncertainty(stored: xr.Dataset) -> Any:
     """Show uncertainty and error of the phase of one specimen side by side, on one scale."""
     one = stored.isel(seed=0)
+    sampling = float(records.provenance_of(stored)["parameters"]["sampling"])
     values = np.stack([one["deviation"].values, np.abs(one["error"].values)])
-    binned = figures.bin_frames(values)
-    pixel = sampling * values.shape[-1] / binned.shape[-1]
-    limits = (0.0, float(np.percentile(binned, 99.5)))
+    limits = (0.0, float(np.percentile(values, 99.5)))
+    drawn = figures.frames(values, sampling, label="phase", unit="rad", limits=limits)
     titles = ("uncertainty (bootstrap)", "error |φ - truth|")
-    return figures.row(
-        *(
-            figures.image(each, pixel, label="phase", unit="rad", title=title, limits=limits)
-            for each, title in zip(binned, titles, strict=True)
-        )
-    )
+    return figures.row(*(each.opts(title=title) for each, title in zip(drawn, titles, strict=True)))
 
 
 def coverage_table(stored: xr.Dataset) -> str:
