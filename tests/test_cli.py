@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -363,6 +364,8 @@ save_run("zhou2020", parameters, xr.Dataset({"twice": ((), 2 * parameters.noise,
         (here / "project" / "notebooks").mkdir(parents=True)
         nbformat.write(small, here / "project" / "notebooks" / "zhou2020.ipynb")
         (here / "project" / "_toc.yml").touch()
+        specimens = Path("data") / "zhou2020" / "specimens"
+        shutil.copytree(ROOT / specimens, here / "project" / specimens)
         monkeypatch.setenv("EXITWAVE_PROJECT", str(here / "project"))
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
