@@ -61,7 +61,7 @@ class Options:
     cutoff, symmetrise
         Tikhonov parameter in 1/Å and mirrored borders, see :func:`exitwave.retrieve.tie.solve`.
     free : sequence of str
-        What ``gradient`` retrieves besides the phase, of :data:`exitwave.retrieve.quasi_newton.FREE`.
+        What ``gradient`` retrieves besides the phase, of ``exitwave.retrieve.quasi_newton.FREE``.
     likelihood : {"gaussian", "poisson"}
     weight : float, optional
         Weight of the prior of ``gradient``; found from held-out pixels by default.

@@ -109,7 +109,7 @@ def comparison(parameters: Parameters, device: str = "cpu") -> xr.Dataset:
     -------
     xarray.Dataset
         ``tie_*``, ``tikhonov_*``, ``symmetrised_*``, ``sitie_*``, ``gradient_*`` and ``fit_*`` for each
-        of :data:`exitwave.papers.zhou2020.judge.QUANTITIES`, the values of Eq. 2 for a constant and a
+        of ``QUANTITIES`` in :mod:`exitwave.papers.zhou2020.judge`, the values of Eq. 2 for a constant and a
         negated phase, the course of :func:`descend`, and the cost of :func:`better`.
     """
     scene = simulate(parameters, device)
