@@ -359,7 +359,8 @@ def colour_wheel(title: str = "direction") -> Any:
     radius = np.hypot(y, x)
     levels = colour_index(np.arctan2(y, x), radius)
     levels[radius > 1] = _WHITE
-    return _image(levels, 1.0, title).opts(
+    # Axes of its own, or panel would link them with those of the images beside it.
+    return _image(levels, 1.0, title).redim(x="key_x", y="key_y").opts(
         cmap=palette(), clim=(0, 255), colorbar=False, frame_width=90, frame_height=90, xaxis=None,
         yaxis=None, toolbar=None, default_tools=[],
     )  # fmt: skip
@@ -381,7 +382,7 @@ def palette() -> list[str]:
     hue, level = np.divmod(np.arange(_HUES * _BRIGHTNESSES), _BRIGHTNESSES)
     rgb = _hues(2 * np.pi * hue / _HUES, level / (_BRIGHTNESSES - 1))
     listed = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in np.round(255 * rgb).astype(int)]
-    return [*listed, *["#000000"] * (_GREY - len(listed)), "#b0b0b0", "#ffffff"]
+    return [*listed, *["#000000"] * (_GREY - len(listed)), "#808080", "#ffffff"]
 
 
 def _hues(angle: Array, brightness: Array) -> Array:

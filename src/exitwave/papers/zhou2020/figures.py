@@ -71,10 +71,10 @@ def gradients(scene: scenes.Scene, phases: Mapping[str, torch.Tensor]) -> Any:
         pixel = (factor * scene.sampling[0], factor * scene.sampling[1])
         slope_y, slope_x = np.gradient(binned, *pixel)
         if largest is None:
-            largest = float(np.percentile(np.hypot(slope_y, slope_x), 98))
+            largest = float(np.percentile(np.hypot(slope_y, slope_x), 90))
         levels = np.floor((binned - np.median(binned)) / CONTOUR).astype(int)
         drawn.append(figures.vectors(slope_y, slope_x, pixel, title=title, largest=largest, contours=levels))
-    return figures.row(*drawn, figures.colour_wheel("direction of ∇φ"))
+    return figures.row(*drawn, figures.colour_wheel("∇φ"))
 
 
 def edges(scene: scenes.Scene, phases: Mapping[str, torch.Tensor]) -> Any:

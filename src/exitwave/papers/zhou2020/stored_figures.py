@@ -116,7 +116,7 @@ def defocus_map(stored: xr.Dataset) -> Any:
             heat.opts(
                 cmap="viridis", clim=limits, colorbar=True, colorbar_position="bottom", title=title,
                 frame_width=figures.FRAME_WIDTH, frame_height=figures.FRAME_WIDTH, tools=["hover"],
-                toolbar="above", xrotation=45,
+                default_tools=[], toolbar=None, xrotation=45,
             )
         )  # fmt: skip
     return figures.row(*(_ordered(heat, defoci) for heat in drawn))
