@@ -374,7 +374,7 @@ def colour_index(angle: Array, brightness: Array) -> npt.NDArray[np.uint8]:
     """Return for each direction (rad) and brightness (clipped to 0 to 1) its place in :func:`palette`."""
     hue = np.round(angle / (2 * np.pi) * _HUES).astype(int) % _HUES
     level = np.round(np.clip(brightness, 0, 1) * (_BRIGHTNESSES - 1)).astype(int)
-    return (hue * _BRIGHTNESSES + level).astype(np.uint8)
+    return np.asarray(hue * _BRIGHTNESSES + level, dtype=np.uint8)
 
 
 def palette() -> list[str]:

@@ -17,7 +17,7 @@ TITLES = {
     "tikhonov": "TIE, Tikhonov",
     "symmetrised": "TIE, symmetrised",
     "sitie": "SITIE, one image",
-    "gradient": "paper's gradient",
+    "gradient": "gradient",
     "fit": "quasi-Newton",
 }
 
@@ -47,7 +47,7 @@ def effort(runs: Mapping[str, xr.Dataset], better: xr.Dataset) -> Any:
         mean = run["course_correlation"].mean("seed").values
         drawn.append(hv.Curve((run["step"].values, mean), *labels, label=title))
     points = (better["fit_evaluations"].values, better["fit_correlation"].values)
-    drawn.append(hv.Scatter(points, *labels, label="quasi-Newton, where it stopped").opts(size=9))
+    drawn.append(hv.Scatter(points, *labels, label="quasi-Newton").opts(size=9))
     return hv.Overlay(drawn).opts(logx=True)
 
 
@@ -88,7 +88,7 @@ def accuracy_and_resolution(stored: xr.Dataset, quantity: str = "accuracy") -> A
         curve = hv.Curve((x, y), "edge FWHM (nm)", label, label=name).opts(line_dash=dash)
         points = hv.Scatter(table, "x", ["y", "noise"], label=name).opts(size=4 + 30 * hv.dim("noise"))
         drawn += [curve, points]
-    return hv.Overlay(drawn)
+    return hv.Overlay(drawn).opts(legend_cols=1, height=480)
 
 
 def defocus_map(stored: xr.Dataset) -> Any:
@@ -136,7 +136,7 @@ def by_number(stored: xr.Dataset) -> Any:
     for method in ("gradient", "fit"):
         for level in stored["level"].values:
             mean = stored[f"{method}_correlation"].sel(level=level).mean("seed").values
-            name = f"{TITLES[method]}, {level:.0%} in a pair"
+            name = f"{TITLES[method]}, {level:.0%}"
             points = (stored["images"].values, mean)
             labels = ("images", "correlation with the truth")
             drawn += [hv.Curve(points, *labels, label=name), hv.Scatter(points, *labels, label=name)]
