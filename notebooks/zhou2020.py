@@ -532,30 +532,49 @@ Markdown(stored_figures.coverage_table(sure)) if sure is not None else None
 # ## Your own data
 #
 # A magnetisation from mumax or OOMMF goes the same way as the target,
-# `exitwave run zhou2020 -p magnetisation=FILE.ovf`. For images from a microscope, one command takes a focal series to a phase, a map of the induction and a report:
+# `exitwave run zhou2020 -p magnetisation=FILE.ovf`. For images from a microscope, one command takes a focal series
+# to a phase, a map of the induction and a report:
 #
-# ```bash
+# ```
 # exitwave retrieve lorentz over.dm3 focus.dm3 under.dm3 --defocus=-0.15mm,0,0.15mm \
 #     --energy 200keV --pixel 10nm --convergence 10urad -o phase.nc
 # ```
 #
 # It reads dm3, dm4, tif, mrc, emd, hspy, npy and exitwave's own records; what the files say of energy, pixel
 # size and defocus need not be given. Underfocus is positive, and a number without a unit is in Å or eV: if the
-# defoci look off by a factor of a thousand, a warning says so. One image must be in focus (defocus 0).
+# defoci look off by a factor of a thousand, a warning says so. One image must be in focus (defocus 0). Here it is run on
+# a simulated series:
+
+# %%
+import sys
+import tempfile
+from pathlib import Path
+from subprocess import run
+
+from IPython.display import Image, display
+
+commands = (
+    "simulate lorentz -p specimen=bars -p pixels=128 -p sampling=100 -p images=4 -p noise=0.05 -o images.nc",
+    "retrieve lorentz images.nc --convergence 10urad -o phase.nc",
+)
+with tempfile.TemporaryDirectory() as folder:
+    for command in commands:
+        done = run(
+            [sys.executable, "-m", "exitwave.cli", *command.split()],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        print(f"$ exitwave {command}\n{done.stdout}{done.stderr}")
+    display(Image((Path(folder) / "phase.png").read_bytes()))
+
+# %% [markdown]
+# **Takeaway.** A residual near that of noise alone means that the phase explains the image; one above three times the noise
+# is named: check its defocus, its registration and its exposure. The figure, `phase.png`, shows the phase, the projected
+# induction with its colour wheel and lines of equal phase, and these residuals.
 #
-# ```text
-# phase.nc
-# image   defocus    residual   noise alone   shift y, x (nm)
-#     1  -0.15 mm      0.0479        0.0529       30.55, 30.91
-#     3  +0.15 mm      0.0486        0.0523      -44.62, -11.57
-# ```
-#
-# This is a simulated pair with 5% noise whose images were displaced by (30.5, 30.8) and (-44.6, -11.7) nm. A
-# residual near that of noise alone means that the phase explains the image; one above three times the noise is
-# named: check its defocus, its registration and its exposure. `phase.png` shows the phase, the projected
-# induction with its colour wheel, and these residuals.
-#
-# - `--method gradient` (the default) fits the phase; `tie` is the transport-of-intensity equation
+# - `--method gradient` (the default) is the quasi-Newton method of this page; `tie` is the transport-of-intensity equation
 #   (`--cutoff`, `--symmetrise`); `sitie` takes one defocused image of an evenly absorbing film; `adam` is the
 #   paper's way.
 # - `--free defocus,shift,astigmatism,convergence,focal_spread,amplitude` retrieves those, too (gradient only);
