@@ -546,6 +546,7 @@ Markdown(stored_figures.coverage_table(sure)) if sure is not None else None
 # a simulated series:
 
 # %%
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -557,16 +558,12 @@ commands = (
     "simulate lorentz -p specimen=bars -p pixels=128 -p sampling=100 -p images=4 -p noise=0.05 -o images.nc",
     "retrieve lorentz images.nc --convergence 10urad -o phase.nc",
 )
+plain = {name: value for name, value in os.environ.items() if "COLOR" not in name} | {"TERM": "dumb"}
 with tempfile.TemporaryDirectory() as folder:
     for command in commands:
-        done = run(
-            [sys.executable, "-m", "exitwave.cli", *command.split()],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        print(f"$ exitwave {command}\n{done.stdout}{done.stderr}")
+        full = [sys.executable, "-m", "exitwave.cli", *command.split()]
+        done = run(full, cwd=folder, env=plain, capture_output=True, text=True, check=True)
+        print(f"$ exitwave {command}\n{done.stdout}")
     display(Image((Path(folder) / "phase.png").read_bytes()))
 
 # %% [markdown]

@@ -119,7 +119,12 @@ def test_papermill_alone_runs_a_chapter_and_keeps_its_numbers(executed, folder):
     assert made["parameters"] == parameters.model_dump()
     assert made["seconds"] > 0
     assert {"correlation", "accuracy", "gradient_error", "resolution", "truth", "phase"} <= set(result)
-    assert float(result["correlation"].sel(retrieval="moderate, TIE")) > 0.95
+    # At a sixteenth of the pixels 15% noise leaves less of the phase than at workshop scale.
+    better, plain = (
+        float(result["correlation"].sel(retrieval=f"hybrid, {title}"))
+        for title in ("quasi-Newton", f"gradient, {parameters.live_iterations} steps")
+    )
+    assert better > max(0.5, plain)
 
 
 @pytest.fixture
