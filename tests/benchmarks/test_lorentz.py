@@ -37,7 +37,7 @@ def test_fifty_steps_of_adam(benchmark, scene):
 class TestFourImages:
     """The quasi-Newton method, whole, beside a hundred of the paper's 5000 steps on the same four images."""
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def four(self):
         return scenes.simulate(Parameters.at("workshop", focus="hybrid", images=4, noise=0.15))
 
