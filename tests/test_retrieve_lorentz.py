@@ -455,4 +455,7 @@ class TestPreview:
         np.testing.assert_allclose(half, [0.5, 0, 0])
 
     def test_a_flat_phase(self, result):
-        preview.draw(result.assign(phase=result["phase"] * 0, induction=result["induction"] * 0))
+        figure = preview.draw(result.assign(phase=result["phase"] * 0, induction=result["induction"] * 0))
+        phase, induction = figure.axes[:2]
+        assert not phase.images[0].get_array().any()
+        assert not induction.collections  # no contour of a constant

@@ -22,7 +22,7 @@ from exitwave.simulate.imaging import images
 from exitwave.simulate.instrument import Instrument
 
 METHODS = ("sitie", "tie", "gradient", "adam")
-FLUX_QUANTUM = 658.2119569  # hbar / e in T nm^2
+HBAR_OVER_E = 658.2119569  # hbar / e in T nm^2
 UNEXPLAINED = 3.0  # times the noise
 
 _STEPS = {"gradient": 60, "adam": 500}
@@ -277,7 +277,7 @@ def induction(phase: np.ndarray, sampling: tuple[float, float]) -> np.ndarray:
         the sign is that of :mod:`exitwave.simulate.lorentz`.
     """
     along_y, along_x = np.gradient(phase, sampling[0] / 10, sampling[1] / 10)
-    return FLUX_QUANTUM * np.stack([-along_y, along_x])
+    return HBAR_OVER_E * np.stack([-along_y, along_x])
 
 
 def unexplained(result: xr.Dataset) -> np.ndarray:
