@@ -353,6 +353,15 @@ figures.edges(hybrid, both)
 # **Takeaway.** The peak is the step of the inner potential at an edge, and its width is what the paper calls
 # resolution (Fig. 3e). The quasi-Newton profile has the width of the truth and little beside the peak.
 #
+# The phase itself along a line across the three widest bars (Fig. S2d, e):
+
+# %%
+figures.profiles(hybrid, both)
+
+# %% [markdown]
+# **Takeaway.** Each bar is a ramp on a step. The quasi-Newton phase follows both. Plain descent has the steps, under grain,
+# but lies too low: the large features that carry the bars come last.
+#
 # How much work that takes, beside the paper's own method run to its end:
 
 # %%
@@ -396,6 +405,18 @@ stored_figures.accuracy_and_resolution(conditions, "correlation") if conditions 
 # method has the highest correlation at every defocus and every noise of this grid, and edges as sharp as the truth wherever an image
 # is weakly defocused.
 # Data: {download}`conditions <../data/zhou2020/workshop/conditions.nc>`.
+#
+# The phases behind these points, one specimen, modulo $2\pi$, on a slider over the noise (Figs. 2, S4 and S5):
+
+# %%
+pictures = stored("gallery").get("gallery")
+stored_figures.gallery(pictures) if pictures is not None else None
+
+# %% [markdown]
+# **Takeaway.** Noise takes the large features from TIE at moderate defocus and leaves TIE at strong defocus as blurred as
+# it was. Descent from moderate defocus is lost even without noise; elsewhere noise makes it grainy, least with hybrid
+# defocus. The quasi-Newton phases keep their edges; noise clouds them, most at moderate defocus, but less than TIE.
+# Data: {download}`phases <../data/zhou2020/workshop/gallery.nc>`.
 #
 # ## Which defoci to pair
 #

@@ -95,6 +95,33 @@ def edges(scene: scenes.Scene, phases: Mapping[str, torch.Tensor]) -> Any:
     return hv.Overlay(curves)
 
 
+def profiles(scene: scenes.Scene, phases: Mapping[str, torch.Tensor]) -> Any:
+    """Draw the phase along a row across the first element, the three widest vertical bars (Fig. S2d, e)."""
+    import holoviews as hv
+
+    vertical = [bar for bar in scene.film.bars if bar.vertical]
+    widest = sorted(vertical, key=lambda bar: -bar.width)[:3]
+    if not widest:
+        row, first, last = len(scene.truth) // 2, 0, scene.truth.shape[1]
+    else:
+        row = round(widest[0].centre_y / scene.sampling[0])
+        margin = widest[0].width
+        first = max(round((min(b.centre_x for b in widest) - margin) / scene.sampling[1]), 0)
+        last = round((max(b.centre_x for b in widest) + margin) / scene.sampling[1])
+    x = np.arange(first, last) * scene.sampling[1] * 0.1
+    return hv.Overlay(
+        [
+            hv.Curve(
+                (x, (phase - phase.median())[row, first:last].double().cpu().numpy()),
+                "x (nm)",
+                "phase (rad)",
+                label=title,
+            )
+            for title, phase in {"truth": scene.truth, **phases}.items()
+        ]
+    )
+
+
 def wrapping(scene: scenes.Scene) -> Any:
     """Draw the error of the Fourier method against its padding, the kernel method being the truth."""
     import holoviews as hv

@@ -11,6 +11,7 @@ import xarray as xr
 from exitwave import records
 from exitwave.papers import figures
 from exitwave.papers.zhou2020.parameters import MILLIMETRE
+from exitwave.specimens import target
 
 TITLES = {
     "tie": "TIE",
@@ -141,6 +142,29 @@ def by_number(stored: xr.Dataset) -> Any:
             labels = ("images", "correlation with the truth")
             drawn += [hv.Curve(points, *labels, label=name), hv.Scatter(points, *labels, label=name)]
     return hv.Overlay(drawn).opts(logx=True, xticks=[(n, str(n)) for n in stored["images"].values])
+
+
+def gallery(stored: xr.Dataset) -> Any:
+    """Show one specimen's phases on a slider over the noise, with its truth (Figs. 2, S4, S5)."""
+    one = stored.isel(seed=0)
+    sampling = target.FIELD / one.sizes["x"]
+    noises = [float(level) for level in one["noise"].values]
+    stacks = {"truth": np.stack([one["truth"].values] * len(noises))}
+    for method, focus in (
+        ("tie", "moderate"), ("tie", "strong"), ("gradient", "moderate"), ("gradient", "strong"),
+        ("gradient", "hybrid"), ("fit", "moderate"), ("fit", "hybrid"),
+    ):  # fmt: skip
+        phases = one["phase"].sel({"method": method, "focus": focus})
+        stacks[f"{TITLES[method]}, {focus}"] = phases.transpose("noise", "y", "x").values
+    # Small, two beside each other on a telephone, so that the slider is near what it changes. Field and
+    # ticks are the same along x and y.
+    small: dict[str, Any] = {"frame_width": 128, "frame_height": 128, "xticks": [0, 1000, 2000]}
+    small |= {"fontsize": {"title": 8}, "yaxis": None}
+    shown = []
+    for title, stack in stacks.items():
+        drawn = figures.frames(stack * 1e-3, sampling, kind="phase", label="phase", unit="rad", title=title)
+        shown.append([each.opts(**small) for each in drawn])
+    return figures.slider("noise over vacuum", noises, *shown)
 
 
 def uncertainty(stored: xr.Dataset) -> Any:

@@ -12,6 +12,7 @@ import xarray as xr
 
 from exitwave import metrics
 from exitwave.papers.zhou2020.beyond import parameter_retrieval, uncertainty
+from exitwave.papers.zhou2020.gallery import gallery
 from exitwave.papers.zhou2020.judge import evaluate, quantity, table, traps
 from exitwave.papers.zhou2020.parameters import MILLIMETRE, Parameters
 from exitwave.papers.zhou2020.scene import (
@@ -294,4 +295,5 @@ STUDIES: dict[str, Callable[..., xr.Dataset]] = {
     "experiment": experiment,
     "parameter_retrieval": parameter_retrieval,
     "uncertainty": uncertainty,
+    "gallery": gallery,
 }
