@@ -1,0 +1,422 @@
+"""From a crystal to its bright-field and dark-field LACBED disks."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from exitwave import records
+from exitwave.errors import InputError
+from exitwave.optics.scattering import ScatteringTable
+from exitwave.simulate.lacbed import propagation
+from exitwave.simulate.lacbed.beams import Beams, Geometry, coupled, excitation_errors, select_beams
+from exitwave.simulate.lacbed.felix import felix_amplitudes
+from exitwave.simulate.lacbed.potential import Absorption, potential_coefficients, reciprocal_cell
+from exitwave.simulate.lacbed.symmetry import orbits, pattern_operations, real_origin
+from exitwave.specimens.crystals import Crystal
+
+Solver = Literal["auto", "chebyshev", "diagonalise"]
+Report = Callable[[int, int], None]
+Miller = tuple[int, int, int]
+
+_DEFAULT_GEOMETRY, _RESOLUTION, _NO_ABSORPTION = Geometry(), Beams(), Absorption()
+# Below this many beams diagonalisation is as fast (tests/benchmarks/test_lacbed.py).
+_FEW_BEAMS = 24
+# A denser set of beams against which convergence is measured, and at how many tilts.
+_CONVERGENCE_FACTOR, _CONVERGENCE_TILTS = 1.3, 24
+_CHECKED_TILTS = 4
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Disks of one crystal and how far they can be trusted.
+
+    Attributes
+    ----------
+    intensity : Tensor, shape (beam, thickness, y, x), float32 or float64
+    hkl : ndarray of int, shape (beam, 3)
+        Of the disks.
+    beams : int
+        That entered, those that nothing couples to left out; the most at any tilt for the FELIX rule.
+    tilts : int
+        That were computed, the others follow by symmetry.
+    solver : str
+    solver_error : Tensor or None, shape (thickness,)
+        Largest difference to diagonalisation in float64, at a few tilts.
+    beam_error : Tensor or None, shape (thickness,)
+        Largest difference of the first disk to one with 1.3 times the resolution limit, at some tilts.
+    """
+
+    intensity: Tensor
+    hkl: np.ndarray
+    beams: int
+    tilts: int
+    solver: str
+    solver_error: Tensor | None
+    beam_error: Tensor | None
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything that a pattern is made from, before any matrix is diagonalised.
+
+    Attributes
+    ----------
+    hkl : ndarray of int, shape (beam, 3)
+    g : Tensor, shape (beam, 3)
+        In the frame of the pattern, 1/Å.
+    lattice : ndarray of int, shape (beam, 2)
+        Integer coordinates in the plane of the pattern.
+    coefficients : Tensor, shape (beam,)
+        U_g of the beams, 1/Å².
+    coupling : Tensor, shape (beam, beam)
+        U_(g-h) without diagonal, 1/Å²; real where the projection has a two-fold axis.
+    mean : complex
+        Absorptive part of U_0.
+    """
+
+    hkl: np.ndarray
+    g: Tensor
+    lattice: np.ndarray
+    coefficients: Tensor
+    coupling: Tensor
+    mean: complex
+
+    def problem(self, tilts: Tensor, wavenumber: float) -> propagation.Problem:
+        """Return the matrices of some tilts, shape (tilt, 2), 1/Å."""
+        errors = excitation_errors(self.g, tilts, wavenumber)
+        metric = (1 + self.g[:, 2] / wavenumber).rsqrt()
+        diagonal = (errors + self.mean / (2 * wavenumber)) * metric[:, None] ** 2
+        stretch = wavenumber / (wavenumber**2 - (tilts**2).sum(-1)).sqrt()
+        coupling = self.coupling * (metric[:, None] * metric) / (2 * wavenumber)
+        hermitian = self.mean == 0 and bool(
+            (coupling - coupling.mH).detach().abs().max() <= 1e-12 * coupling.detach().abs().max() + 1e-300
+        )
+        if hermitian:
+            diagonal = diagonal.real
+        else:
+            coupling = coupling.to(torch.complex128)  # a lone beam has none
+        return propagation.Problem(coupling, diagonal, stretch, hermitian)
+
+
+def prepare(
+    crystal: Crystal, geometry: Geometry, beams: Beams, absorption: Absorption, table: ScatteringTable,
+    *, coefficients: Callable[[np.ndarray], Tensor] | None = None,
+) -> Setup:  # fmt: skip
+    """Select the beams and compute the potential between them.
+
+    Parameters
+    ----------
+    crystal, geometry, beams, absorption, table
+        See :func:`simulate`.
+    coefficients : callable, optional
+        Gives U_g (1/Å², complex128) of an array (beam, 3) of Miller indices in place of those of the crystal,
+        for example as a differentiable function of a potential.
+
+    Raises
+    ------
+    InputError
+        If the matrices would not fit into memory.
+    """
+
+    def potential(hkl: np.ndarray) -> Tensor:
+        if coefficients is not None:
+            return coefficients(hkl)
+        return potential_coefficients(crystal, hkl, geometry.energy, table=table, absorption=absorption)
+
+    hkl = select_beams(crystal, geometry, beams)
+    _check_memory(len(hkl), beams.limit)
+    coupling = _differences(hkl, potential)
+    connected = coupled(coupling.detach())
+    if beams.rule == "felix":
+        connected &= _in_pool(crystal, hkl, connected, beams)
+    kept = torch.as_tensor(np.flatnonzero(connected))
+    hkl, coupling = hkl[connected], coupling[kept][:, kept]
+    g = torch.as_tensor(hkl @ reciprocal_cell(crystal.cell) @ geometry.frame(crystal).T)
+    basis = _layer_basis(g)
+    lattice = (
+        np.rint(g[:, :2].numpy() @ np.linalg.inv(basis)).astype(int) if basis is not None else hkl[:, :2]
+    )
+    first = coupling[:, 0]
+    mean = complex(potential(np.zeros((1, 3), int))[0]) if absorption.model != "none" else 0j
+    origin = None if coefficients is not None or absorption.model != "none" else real_origin(lattice, first)
+    if origin is not None and beams.layers == 0:
+        phase = torch.exp(2j * math.pi * torch.as_tensor(lattice @ origin))
+        coupling = (phase[:, None] * coupling * phase.conj()).real
+    elif not _is_complex(coupling):
+        coupling = coupling.real
+    return Setup(hkl, g, lattice, first, coupling, 1j * mean.imag)
+
+
+def _in_pool(crystal: Crystal, hkl: np.ndarray, connected: np.ndarray, beams: Beams) -> np.ndarray:
+    """Tell which beams are in FELIX's pool; unless its size is given it ends with a whole shell."""
+    size = beams.pool_size(float(np.linalg.norm(crystal.cell[0])))
+    number = np.cumsum(connected)
+    if beams.pool is not None or number[-1] <= size:
+        return np.asarray(number <= size)
+    lengths = np.linalg.norm(hkl @ reciprocal_cell(crystal.cell), axis=1).round(9)
+    return np.asarray(lengths <= lengths[np.searchsorted(number, size)])
+
+
+def _is_complex(values: Tensor) -> bool:
+    return bool(values.detach().imag.abs().max() > 1e-9 * values.detach().abs().max())
+
+
+def _differences(hkl: np.ndarray, potential: Callable[[np.ndarray], Tensor]) -> Tensor:
+    """Return U_(g-h) of all pairs, the diagonal zero; each coefficient is computed once."""
+    reach = 2 * np.abs(hkl).max(0) + 1
+    code = hkl @ np.array([1, 2 * reach[0] + 1, (2 * reach[0] + 1) * (2 * reach[1] + 1)])
+    values, inverse = np.unique(code[:, None] - code[None, :], return_inverse=True)
+    offset = values + int(reach @ np.array([1, 2 * reach[0] + 1, (2 * reach[0] + 1) * (2 * reach[1] + 1)]))
+    h, rest = offset % (2 * reach[0] + 1), offset // (2 * reach[0] + 1)
+    k, m = rest % (2 * reach[1] + 1), rest // (2 * reach[1] + 1)
+    found = potential(np.stack([h, k, m], -1) - reach)
+    matrix = found[torch.as_tensor(inverse.reshape(len(hkl), len(hkl)))]
+    return matrix * (1 - torch.eye(len(hkl), dtype=torch.float64))
+
+
+def _layer_basis(g: Tensor) -> np.ndarray | None:
+    """Return two reciprocal vectors (rows, 1/Å) that span the zero layer's beams."""
+    plane = g[(g[:, 2].abs() < 1e-9)][:, :2].numpy()
+    plane = plane[np.linalg.norm(plane, axis=1) > 1e-9]
+    if len(plane) == 0:
+        return None
+    one = plane[0]
+    areas = np.abs(plane[:, 0] * one[1] - plane[:, 1] * one[0])
+    if areas.max() < 1e-9:
+        return None
+    smallest = areas[areas > 1e-9].min()
+    return np.stack([one, plane[np.flatnonzero(np.isclose(areas, smallest))[0]]])
+
+
+def _check_memory(beams: int, limit: float) -> None:
+    needed = 48 * beams**2  # complex128 potential, its index, and working copies
+    there = _free_memory()
+    if there is not None and needed > 0.8 * there:
+        raise InputError(
+            f"{beams} beams need {needed / 2**30:.0f} GiB, {there / 2**30:.0f} GiB are free: "
+            f"lower the beam limit, which is {limit:g} 1/Å"
+        )
+
+
+def _free_memory() -> float | None:
+    """Return the bytes that can be had, what holds copies of files included; None where nothing tells."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def simulate(
+    crystal: Crystal,
+    thickness: Sequence[float],
+    geometry: Geometry = _DEFAULT_GEOMETRY,
+    beams: Beams = _RESOLUTION,
+    *,
+    disks: Sequence[Miller] = ((0, 0, 0),),
+    absorption: Absorption = _NO_ABSORPTION,
+    table: ScatteringTable = "kirkland",
+    solver: Solver = "auto",
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    verify: bool = True,
+    report: Report | None = None,
+) -> Pattern:
+    """Simulate LACBED disks by Bloch waves.
+
+    Parameters
+    ----------
+    crystal : Crystal
+    thickness : sequence of float
+        Å, along the zone axis.
+    geometry : Geometry
+    beams : Beams
+    disks : sequence of (h, k, l)
+        Beams whose disks are wanted; (0, 0, 0) is the bright field.
+    absorption : Absorption
+    table : {"kirkland", "lobato"}
+    solver : {"auto", "chebyshev", "diagonalise"}
+        ``auto`` is ``chebyshev`` but for a handful of beams and the FELIX rule.
+    dtype : torch.float32 or torch.float64
+        Of the matrices; matrices are always set up in float64.
+    device : str
+        Torch device.
+    verify : bool
+        Whether to measure the errors of :class:`Pattern`.
+    report : callable, optional
+        Called with (tilts done, tilts in all).
+
+    Returns
+    -------
+    Pattern
+
+    Raises
+    ------
+    InputError
+        For an impossible thickness, disk or solver, or matrices beyond memory.
+    """
+    depth = _checked_thickness(thickness)
+    if not disks:
+        raise InputError("no disk asked for: give one or more, such as (0, 0, 0)")
+    if solver not in ("auto", "chebyshev", "diagonalise"):
+        raise InputError(f"unknown solver {solver!r}: use auto, chebyshev or diagonalise")
+    setup = prepare(crystal, geometry, beams, absorption, table)
+    rows = _rows_of(setup.hkl, disks)
+    tilts = geometry.tilts(crystal)
+    representatives, membership = _unique_tilts(setup, geometry, disks, beams)
+    unique = tilts[torch.as_tensor(representatives)]
+    chosen = _choose(solver, beams, len(setup.hkl))
+    if chosen == "felix":
+        a = float(np.linalg.norm(crystal.cell[0]))
+        amplitudes, entered = felix_amplitudes(
+            setup.problem(unique, geometry.wavenumber).to(device, dtype), depth, rows,
+            setup.coefficients, beams.strong_size(a), bethe=beams.bethe, tilts=unique, report=report,
+        )  # fmt: skip
+    else:
+        entered = len(setup.hkl)
+        amplitudes = _in_blocks(
+            chosen, setup.problem(unique, geometry.wavenumber).to(device, dtype), depth, rows, report
+        )
+    size = (len(rows), len(depth), geometry.pixels, geometry.pixels)
+    intensity = (amplitudes.abs() ** 2)[..., torch.as_tensor(membership)].reshape(size).to(dtype)
+    errors: dict[str, Any] = {"solver_error": None, "beam_error": None}
+    if verify:
+        some = _spread(len(unique), _CONVERGENCE_TILTS)
+        found = (amplitudes.abs() ** 2)[..., some].cpu()
+        if chosen != "felix":
+            errors["solver_error"] = _solver_error(setup, unique[some], found, depth, rows, geometry)
+        errors["beam_error"] = _beam_error(
+            crystal, geometry, beams, absorption, table, unique[some], found[0], depth, disks[0]
+        )
+    return Pattern(
+        intensity, np.asarray(disks), entered, len(representatives), chosen,
+        errors["solver_error"], errors["beam_error"],
+    )  # fmt: skip
+
+
+def _checked_thickness(thickness: Sequence[float]) -> Tensor:
+    depth = torch.as_tensor(list(thickness), dtype=torch.float64)
+    if depth.numel() == 0:
+        raise InputError("no thickness given: give one or more, in Å")
+    for value in depth.tolist():
+        if not (math.isfinite(value) and value > 0):
+            raise InputError(f"thickness {value:g} Å must be above 0")
+    return depth
+
+
+def _rows_of(hkl: np.ndarray, disks: Sequence[Miller]) -> Tensor:
+    index = {tuple(row): i for i, row in enumerate(hkl.tolist())}
+    for disk in disks:
+        if tuple(disk) not in index:
+            raise InputError(
+                f"disk {disk} is not among the {len(hkl)} beams: it is extinct, outside the Laue zones, "
+                "or beyond the beam limit"
+            )
+    return torch.tensor([index[tuple(disk)] for disk in disks])
+
+
+def _unique_tilts(
+    setup: Setup, geometry: Geometry, disks: Sequence[Miller], beams: Beams
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return representative tilts and membership; only bright field of the zero layer is reduced."""
+    if [tuple(disk) for disk in disks] != [(0, 0, 0)] or beams.layers > 0:
+        return orbits(geometry.pixels, [np.eye(2, dtype=int)])
+    operations = pattern_operations(setup.g[:, :2], setup.lattice, setup.coefficients)
+    return orbits(geometry.pixels, operations)
+
+
+def _choose(solver: Solver, beams: Beams, number: int) -> str:
+    if beams.rule == "felix":
+        return "felix"
+    if solver == "auto":
+        return "diagonalise" if number <= _FEW_BEAMS else "chebyshev"
+    return solver
+
+
+def _in_blocks(
+    solver: str, problem: propagation.Problem, depth: Tensor, rows: Tensor, report: Report | None
+) -> Tensor:
+    tilts, beams = problem.stretch.numel(), problem.coupling.shape[0]
+    if solver == "chebyshev":
+        return propagation.chebyshev(problem, depth, rows, report=report)
+    size = max(1, (1 << 24) // beams**2)
+    found = []
+    for start in range(0, tilts, size):
+        found.append(propagation.diagonalise(problem.at(slice(start, start + size)), depth, rows))
+        if report is not None:
+            report(min(start + size, tilts), tilts)
+    return torch.cat(found, -1)
+
+
+def _spread(number: int, wanted: int) -> Tensor:
+    return torch.as_tensor(np.unique(np.linspace(0, number - 1, min(wanted, number)).round().astype(int)))
+
+
+def _solver_error(
+    setup: Setup, tilts: Tensor, found: Tensor, depth: Tensor, rows: Tensor, geometry: Geometry
+) -> Tensor:
+    some = _spread(len(tilts), _CHECKED_TILTS)
+    exact = propagation.diagonalise(setup.problem(tilts[some], geometry.wavenumber), depth, rows)
+    return (exact.abs() ** 2 - found[..., some]).abs().amax((0, 2)).float()
+
+
+def _beam_error(
+    crystal: Crystal, geometry: Geometry, beams: Beams, absorption: Absorption, table: ScatteringTable,
+    tilts: Tensor, found: Tensor, depth: Tensor, disk: Miller,
+) -> Tensor:  # fmt: skip
+    if beams.rule == "felix":
+        # Beyond the pool, and nothing left out.
+        g = np.linalg.norm(select_beams(crystal, geometry, beams) @ reciprocal_cell(crystal.cell), axis=1)
+        more = Beams(limit=max(3.5, float(g.max())))
+    else:
+        more = replace(beams, rule="resolution", limit=beams.limit * _CONVERGENCE_FACTOR)
+    setup = prepare(crystal, geometry, more, absorption, table)
+    problem = setup.problem(tilts, geometry.wavenumber).to("cpu", torch.float32)
+    better = propagation.chebyshev(problem, depth, _rows_of(setup.hkl, [disk]))
+    return (better[0].abs() ** 2 - found).abs().amax(-1).float()
+
+
+def record(pattern: Pattern, crystal: Crystal, geometry: Geometry, thickness: Sequence[float]) -> xr.Dataset:
+    """Return a pattern as a record: layout ``lacbed`` for one disk, ``lacbed_disks`` for several.
+
+    Several disks have their Miller indices as coordinates ``h``, ``k``, ``l`` (beam). The errors stand beside
+    it as ``solver_error`` and ``beam_error`` (thickness).
+    """
+    angles = geometry.angles(crystal)
+    common = {"thickness": list(thickness), "tilt_y": angles, "tilt_x": angles}
+    values = pattern.intensity.cpu().numpy()
+    if len(values) == 1:
+        made = records.make_record("lacbed", values[0], energy=geometry.energy, **common)
+    else:
+        count = range(len(values))
+        made = records.make_record("lacbed_disks", values, energy=geometry.energy, beam=list(count), **common)
+        made = made.assign_coords(
+            {name: ("beam", pattern.hkl[:, i], {"units": "1"}) for i, name in enumerate("hkl")}
+        )
+    for name, long_name in (
+        ("solver_error", "largest difference to float64 diagonalisation at a few tilts"),
+        ("beam_error", "largest difference to more beams at some tilts"),
+    ):
+        error = getattr(pattern, name)
+        if error is not None:
+            made[name] = ("thickness", error.numpy(), {"units": "1", "long_name": long_name})
+    about = {
+        "beams": pattern.beams,
+        "tilts": pattern.tilts,
+        "solver": pattern.solver,
+        "crystal": crystal.name,
+    }
+    return made.assign_attrs(about)
