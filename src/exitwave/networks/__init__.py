@@ -1,0 +1,1 @@
+"""Networks: architectures, losses, the one training loop, weights."""

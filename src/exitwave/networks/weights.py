@@ -1,0 +1,182 @@
+"""Tensors in files: safetensors with a JSON of what they are, whole or not at all. No pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from exitwave.errors import InputError
+from exitwave.networks.pix2pix import GlobalGenerator, MultiscaleDiscriminator
+from exitwave.networks.unet import UNet
+
+NETWORKS: dict[str, type[nn.Module]] = {
+    each.__name__: each for each in (GlobalGenerator, MultiscaleDiscriminator, UNet)
+}
+
+_ABOUT, _CHECKSUM = "exitwave", "crc32"  # the two entries of the metadata
+
+
+def write_tensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]
+) -> Path:
+    """Write tensors and a JSON about them as one safetensors file, under a temporary name renamed at the end.
+
+    Parameters
+    ----------
+    path : path
+    tensors : mapping of str to Tensor
+        Of any device and layout.
+    about : mapping
+        Anything JSON can hold; NaN and infinities it cannot.
+
+    Raises
+    ------
+    OSError
+        If the disk refuses; a file that was there before is then as it was.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plain = {name: _plain(tensor) for name, tensor in tensors.items()}
+    metadata = {
+        _ABOUT: json.dumps(dict(about), sort_keys=True, allow_nan=False),
+        _CHECKSUM: str(_checksum(plain)),
+    }  # fmt: skip
+    temporary = path.with_name(f".{path.name}.tmp")  # one name: what a killed run left is overwritten
+    try:
+        save_file(plain, temporary, metadata)
+        os.replace(temporary, path)
+    except SafetensorError as error:
+        raise OSError(f"{path}: {_first_line(error)}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any] | None]:
+    """Read a safetensors file into memory.
+
+    Returns
+    -------
+    tensors : dict of str to Tensor
+        On the CPU.
+    about : dict or None
+        What was written about them; None for a file of another program.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, no safetensors, or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
+        about = json.loads(metadata[_ABOUT]) if _ABOUT in metadata else None
+    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: not a readable safetensors file ({_first_line(error)})") from error
+    if _CHECKSUM in metadata and metadata[_CHECKSUM] != str(_checksum(tensors)):
+        raise InputError(f"{path}: damaged, its checksum is not that of its numbers: make or fetch it again")
+    return tensors, about
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a contiguous copy on the CPU that shares memory with nothing."""
+    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+
+
+def _checksum(tensors: Mapping[str, torch.Tensor]) -> int:
+    found = 0
+    for name in sorted(tensors):
+        found = zlib.crc32(name.encode(), found)
+        found = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, found)
+    return found
+
+
+def checksum(tensor: torch.Tensor) -> int:
+    """Return the CRC-32 of the numbers of a tensor."""
+    return _checksum({"": _plain(tensor)})
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def save_weights(path: str | os.PathLike[str], module: nn.Module, about: Mapping[str, Any]) -> Path:
+    """Write the weights of a network in float16.
+
+    Parameters
+    ----------
+    path : path
+        Ends with ``.safetensors``.
+    module : Module
+        One of :data:`NETWORKS` writes its architecture too, for :func:`load_network`.
+    about : mapping
+        What is to be known of the weights: give ``provenance``, and whatever the predictions need.
+
+    Raises
+    ------
+    InputError
+        If a weight is not finite, or too large for float16.
+    OSError
+        If the disk refuses.
+    """
+    tensors = {}
+    for name, value in module.state_dict().items():
+        tensors[name] = value.half() if value.is_floating_point() else value
+        if not bool(tensors[name].isfinite().all()):
+            raise InputError(f"{path}: {name} is not finite in float16: train with smaller steps")
+    kind = type(module).__name__
+    if kind in NETWORKS:
+        about = {**about, "network": kind, "architecture": module.architecture}
+    return write_tensors(path, tensors, about)
+
+
+def load_weights(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read weights as float32, and what was written about them.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, or holds no weights of this project.
+    """
+    tensors, about = read_tensors(path)
+    if not isinstance(about, dict):
+        raise InputError(f"{path}: no weights of exitwave: it says nothing about what it holds")
+    return {
+        name: value.float() if value.is_floating_point() else value for name, value in tensors.items()
+    }, about
+
+
+def load_network(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, Any]]:
+    """Build the network that a file of weights is for, in evaluation mode.
+
+    Raises
+    ------
+    InputError
+        As :func:`load_weights`, and if the file names no network that this version can build.
+    """
+    state, about = load_weights(path)
+    kind = about.get("network")
+    if kind not in NETWORKS:
+        raise InputError(f"{path}: weights of an unknown network {kind!r}: use one of {', '.join(NETWORKS)}")
+    try:
+        network = NETWORKS[kind](**about["architecture"])
+        network.load_state_dict(state)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise InputError(f"{path}: weights that do not fit {kind} ({_first_line(error)})") from error
+    return network.eval(), about
