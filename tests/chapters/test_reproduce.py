@@ -127,7 +127,7 @@ class TestSelection:
         ("paper", "only", "named"),
         [
             ("zhou2020", "zhou-nothing", "unknown claim 'zhou-nothing'"),
-            ("webb2025", "webb-speed", "webb-speed has no run yet"),
+            ("webb2025", "webb-origin", "webb-origin has no run yet"),
             ("zhou", None, "unknown paper 'zhou'"),
         ],
     )

@@ -36,6 +36,49 @@ def simulate_lorentz(
     out.print(str(records.save(records.with_provenance(record, made), output)))
 
 
+@simulate_app.command("lacbed")
+def simulate_lacbed(
+    structure: Annotated[Path, typer.Argument(help="A CIF.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="netCDF file to write.")],
+    energy: Annotated[str, typer.Option(help="Beam energy: 200e3 (eV) or 200keV.")] = "200keV",
+    thickness: Annotated[
+        list[str] | None, typer.Option(help="Å or with a unit; several: --thickness '50nm 100nm'.")
+    ] = None,
+    zone: Annotated[str, typer.Option(help="Zone axis u v w, along the beam.")] = "0 0 1",
+    pixels: Annotated[int, typer.Option(min=1, help="Along each side.")] = 128,
+    half_angle: Annotated[
+        str | None, typer.Option(help="Half width of the field; default: 0.21 rad over a in Å.")
+    ] = None,
+    disk: Annotated[
+        list[str] | None, typer.Option(help="Beam h k l whose disk is wanted; may be repeated.")
+    ] = None,
+    rule: Annotated[str, typer.Option(help="Beams: resolution, excitation or felix.")] = "resolution",
+    limit: Annotated[float, typer.Option(help="Resolution limit of the beams, 1/Å.")] = 3.5,
+    layers: Annotated[int, typer.Option(min=0, help="Highest order of the Laue zones.")] = 0,
+    absorption: Annotated[str, typer.Option(help="none, proportional or einstein.")] = "none",
+    fraction: Annotated[float, typer.Option(help="Of proportional absorption.")] = 0.1,
+    debye_waller: Annotated[
+        float | None, typer.Option(help="B in Å^2 for atoms without one in the file.")
+    ] = None,
+    factors: Annotated[str, typer.Option(help="Scattering factors: kirkland or lobato.")] = "kirkland",
+    solver: Annotated[str, typer.Option(help="auto, chebyshev or diagonalise.")] = "auto",
+    double: Annotated[bool, typer.Option("--double", help="Compute in float64.")] = False,
+    device: Device = "cpu",
+) -> None:
+    """Simulate LACBED disks of a crystal by Bloch waves: thicknesses and disks in one run."""
+    from exitwave import records
+    from exitwave.cli import crystals
+
+    record = crystals.lacbed_record(
+        structure, energy=energy, thickness=thickness or ["500"], zone=zone, pixels=pixels,
+        half_angle=half_angle, disks=disk or ["0 0 0"], rule=rule, limit=limit, layers=layers,
+        absorption=absorption, fraction=fraction, debye_waller=debye_waller, factors=factors, solver=solver,
+        double=double, device=device,
+    )  # fmt: skip
+    out.print(str(records.save(record, output)))
+    out.print("\n".join(crystals.report(record)), markup=False)
+
+
 @retrieve_app.command("lorentz")
 def retrieve_lorentz(
     files: Annotated[

@@ -155,11 +155,11 @@ class Beams:
 def _all_within(cell: np.ndarray, limit: float) -> np.ndarray:
     """Return all (h k l) with |g| <= limit."""
     # |h| = |g · a| <= |g| |a|.
-    most = np.floor(limit * np.linalg.norm(cell, axis=1) + 1e-9).astype(int)
-    if np.prod(2.0 * most + 1) > 5e7:
-        raise InputError(
-            f"{np.prod(2.0 * most + 1):.1g} reciprocal vectors to sort: lower the beam limit {limit:g} 1/Å"
-        )
+    reach = np.floor(limit * np.linalg.norm(cell, axis=1) + 1e-9)
+    number = float(np.prod(2.0 * reach + 1))
+    if number > 5e7:
+        raise InputError(f"{number:.1g} reciprocal vectors to sort: lower the beam limit {limit:g} 1/Å")
+    most = reach.astype(int)
     axes = np.meshgrid(*(np.arange(-m, m + 1) for m in most), indexing="ij")
     hkl = np.stack([axis.ravel() for axis in axes], -1)
     lengths = np.linalg.norm(hkl @ reciprocal_cell(cell), axis=1)

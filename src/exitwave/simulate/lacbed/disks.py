@@ -33,6 +33,8 @@ _FEW_BEAMS = 24
 # A denser set of beams against which convergence is measured, and at how many tilts.
 _CONVERGENCE_FACTOR, _CONVERGENCE_TILTS = 1.3, 24
 _CHECKED_TILTS = 4
+# What FELIX's beams are compared with: all beams to this limit, 1/Å, or all of a pool that reaches further.
+_FELIX_LIMIT = 3.5
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Pattern:
     solver_error : Tensor or None, shape (thickness,)
         Largest difference to diagonalisation in float64, at a few tilts.
     beam_error : Tensor or None, shape (thickness,)
-        Largest difference of the first disk to one with 1.3 times the resolution limit, at some tilts.
+        Largest difference of the first disk to one with 1.3 times the resolution limit, at some tilts; for
+        the FELIX rule to one with all beams to 3.5 1/Å. None where memory does not suffice for that.
     """
 
     intensity: Tensor
@@ -133,6 +136,8 @@ def prepare(
         return potential_coefficients(crystal, hkl, geometry.energy, table=table, absorption=absorption)
 
     hkl = select_beams(crystal, geometry, beams)
+    if beams.rule == "felix":
+        hkl = _near_pool(crystal, hkl, beams, potential)
     _check_memory(len(hkl), beams.limit)
     coupling = _differences(hkl, potential)
     connected = coupled(coupling.detach())
@@ -154,6 +159,14 @@ def prepare(
     elif not _is_complex(coupling):
         coupling = coupling.real
     return Setup(hkl, g, lattice, first, coupling, 1j * mean.imag)
+
+
+def _near_pool(
+    crystal: Crystal, hkl: np.ndarray, beams: Beams, potential: Callable[[np.ndarray], Tensor]
+) -> np.ndarray:
+    """Return as many of the shortest beams as hold FELIX's pool, once what centring parts is left out."""
+    share = coupled(_differences(hkl[:300], potential).detach()).mean()
+    return hkl[: round(1.15 * beams.pool_size(float(np.linalg.norm(crystal.cell[0]))) / share) + 20]
 
 
 def _in_pool(crystal: Crystal, hkl: np.ndarray, connected: np.ndarray, beams: Beams) -> np.ndarray:
@@ -298,9 +311,9 @@ def simulate(
         found = (amplitudes.abs() ** 2)[..., some].cpu()
         if chosen != "felix":
             errors["solver_error"] = _solver_error(setup, unique[some], found, depth, rows, geometry)
-        errors["beam_error"] = _beam_error(
-            crystal, geometry, beams, absorption, table, unique[some], found[0], depth, disks[0]
-        )
+        more = _denser(crystal, geometry, beams, absorption, table, setup)
+        if more is not None:
+            errors["beam_error"] = _beam_error(more, unique[some], geometry, found[0], depth, disks[0])
     return Pattern(
         intensity, np.asarray(disks), entered, len(representatives), chosen,
         errors["solver_error"], errors["beam_error"],
@@ -373,19 +386,28 @@ def _solver_error(
     return (exact.abs() ** 2 - found[..., some]).abs().amax((0, 2)).float()
 
 
-def _beam_error(
+def _denser(
     crystal: Crystal, geometry: Geometry, beams: Beams, absorption: Absorption, table: ScatteringTable,
-    tilts: Tensor, found: Tensor, depth: Tensor, disk: Miller,
-) -> Tensor:  # fmt: skip
+    setup: Setup,
+) -> Setup | None:  # fmt: skip
+    """Return the set of beams against which convergence is measured; None if it is beyond memory."""
     if beams.rule == "felix":
-        # Beyond the pool, and nothing left out.
-        g = np.linalg.norm(select_beams(crystal, geometry, beams) @ reciprocal_cell(crystal.cell), axis=1)
-        more = Beams(limit=max(3.5, float(g.max())))
+        more = Beams(limit=_FELIX_LIMIT, layers=beams.layers)
+        if float(setup.g.norm(dim=-1).max()) >= _FELIX_LIMIT:
+            return setup  # the whole pool, of which nothing is left out
     else:
         more = replace(beams, rule="resolution", limit=beams.limit * _CONVERGENCE_FACTOR)
-    setup = prepare(crystal, geometry, more, absorption, table)
-    problem = setup.problem(tilts, geometry.wavenumber).to("cpu", torch.float32)
-    better = propagation.chebyshev(problem, depth, _rows_of(setup.hkl, [disk]))
+    try:
+        return prepare(crystal, geometry, more, absorption, table)
+    except InputError:
+        return None
+
+
+def _beam_error(
+    more: Setup, tilts: Tensor, geometry: Geometry, found: Tensor, depth: Tensor, disk: Miller
+) -> Tensor:
+    problem = more.problem(tilts, geometry.wavenumber).to("cpu", torch.float32)
+    better = propagation.chebyshev(problem, depth, _rows_of(more.hkl, [disk]))
     return (better[0].abs() ** 2 - found).abs().amax(-1).float()
 
 
@@ -404,7 +426,10 @@ def record(pattern: Pattern, crystal: Crystal, geometry: Geometry, thickness: Se
         count = range(len(values))
         made = records.make_record("lacbed_disks", values, energy=geometry.energy, beam=list(count), **common)
         made = made.assign_coords(
-            {name: ("beam", pattern.hkl[:, i], {"units": "1"}) for i, name in enumerate("hkl")}
+            {
+                name: ("beam", pattern.hkl[:, i], {"units": "1", "long_name": f"Miller index {name}"})
+                for i, name in enumerate("hkl")
+            }
         )
     for name, long_name in (
         ("solver_error", "largest difference to float64 diagonalisation at a few tilts"),

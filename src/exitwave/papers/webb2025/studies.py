@@ -1,0 +1,22 @@
+"""What is computed for Webb et al. 2025."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import xarray as xr
+
+from exitwave.papers.webb2025.exact import convergence, cost, same_projection, speed
+from exitwave.papers.webb2025.library import crystals
+from exitwave.papers.webb2025.patterns import patterns
+from exitwave.papers.webb2025.translation import translation
+
+STUDIES: dict[str, Callable[..., xr.Dataset]] = {
+    "crystals": crystals,
+    "patterns": patterns,
+    "cost": cost,
+    "convergence": convergence,
+    "same_projection": same_projection,
+    "speed": speed,
+    "translation": translation,
+}
