@@ -104,7 +104,8 @@ def test_library_is_the_same_each_time(few):
     assert to_table(few.crystals).identical(to_table(again))
 
 
-def test_stored_crystals_are_of_every_cubic_group_and_both_origins():
+def test_stored_crystals_are_of_every_cubic_group_and_both_origins(monkeypatch):
+    monkeypatch.delenv("EXITWAVE_DATA", raising=False)
     parameters = Parameters.at("workshop", reads="crystals")
     crystals = from_table(records.load(parameters.files()["crystals"]).isel(seed=0))
     assert len(crystals) == parameters.crystals

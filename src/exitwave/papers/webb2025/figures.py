@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 
 from exitwave.papers import figures
+from exitwave.papers.webb2025.exact import strontium_titanate
 from exitwave.papers.webb2025.patterns import (
     THICKNESSES,
+    geometry,
     projected_potential,
-    stored_crystals,
     stretched,
-    whole,
 )
 from exitwave.simulate import lacbed
 from exitwave.specimens.crystals import Crystal
@@ -118,41 +117,6 @@ def convergence(stored: xr.Dataset) -> Any:
     return hv.Overlay(drawn).opts(logy=True, legend_position="bottom", frame_height=260)
 
 
-def data_set(stored: xr.Dataset, parameters: Any, groups: Sequence[int]) -> Any:
-    """Show a crystal of each of some space groups: its potential and its pattern, on a slider."""
-    crystals = stored_crystals()
-    quadrants = torch.as_tensor(stored["intensity"].sel(thickness=500.0).values).flatten(0, 1)
-    names, potentials, patterns = [], [], []
-    for group in groups:
-        found = [i for i, each in enumerate(crystals[: len(quadrants)]) if each.space_group == group]
-        if not found:
-            continue
-        crystal = crystals[found[0]]
-        names.append(f"{group}: {crystal.name}")
-        potentials.append(cell(crystal, parameters.energy, crystal.name, 64))
-        half = parameters.angular_range / crystal.lattice_parameter
-        image = whole(quadrants[found[0]].float())[None, None]
-        small = torch.nn.functional.avg_pool2d(image, 2)[0, 0] / 255
-        patterns.append(disk(small.numpy(), half, limits=(0, 1), title="50 nm", label="stretched intensity"))
-    return figures.slider("space group", names, potentials, patterns)
-
-
-def error_of_beams(stored: xr.Dataset) -> Any:
-    """Draw the share of the data set whose error by FELIX's choice of beams lies below a value."""
-    import holoviews as hv
-
-    errors = stored["beam_error"].isel(seed=0)
-    drawn = []
-    for thickness in errors["thickness"].values:
-        values = np.sort(errors.sel(thickness=thickness).values)
-        share = (np.arange(len(values)) + 1) / len(values)
-        drawn.append(
-            hv.Curve((values, share), "largest error over largest intensity", "share of crystals",
-                     label=f"{0.1 * thickness:g} nm")
-        )  # fmt: skip
-    return hv.Overlay(drawn).opts(logx=True, legend_position="bottom_right", xlim=(1e-3, 1.5))
-
-
 def same_projection(stored: xr.Dataset, half_angle: float) -> Any:
     """Show potentials and patterns at 200 nm of crystals whose atoms project onto one another (Fig. 5)."""
     one = stored.isel(seed=0)
@@ -164,3 +128,29 @@ def same_projection(stored: xr.Dataset, half_angle: float) -> Any:
             disk(one["pattern"].values[i] / 255, half_angle, title=name, limits=(0, 1), label="stretched")
         )
     return figures.row(*drawn)
+
+
+def cover(parameters: Any) -> bytes:
+    """Return the chapter's picture for the first page: potential, exact pattern, FELIX's beams, as PNG."""
+    import io
+
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    crystal = strontium_titanate()
+    field = geometry(parameters, crystal, 96)
+    found = [
+        lacbed.simulate(crystal, [1000.0], field, beams, verify=False).intensity[0, 0].numpy()
+        for beams in (lacbed.Beams(), lacbed.Beams("felix"))
+    ]
+    potential = stretched(projected_potential(crystal, 96, parameters.energy)).numpy()
+    titles = ("projected potential of SrTiO₃", "its pattern, 593 beams", "with FELIX's 60 beams")
+    with mpl.rc_context({"font.size": 9}):
+        figure = Figure(figsize=(6.4, 2.3), layout="constrained", dpi=110)
+        for axes, title, values in zip(figure.subplots(1, 3), titles, (potential, *found), strict=True):
+            axes.imshow(values, cmap="viridis", vmin=0, vmax=1)
+            axes.set_title(title)
+            axes.set_axis_off()
+        stream = io.BytesIO()
+        figure.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()

@@ -47,7 +47,7 @@ class Parameters(PaperParameters):
     )
     thickness: float = Field(500.0, gt=0, description="of the patterns that a network is trained on, Å")
     reads: Literal["patterns", "crystals", "nothing"] = Field(
-        "patterns", description="stored files that a study reads; less only for those that make them"
+        "nothing", description="stored files that a study reads: the crystals, or their patterns as well"
     )
     # Networks (Sec. 3 and the authors' code).
     direction: Literal["forward", "inverse"] = Field("forward", description="potential to pattern, or back")

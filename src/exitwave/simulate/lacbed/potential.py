@@ -99,7 +99,7 @@ def potential_coefficients(
 ) -> Tensor:
     """Return U_g = γ F(g) / (π V), with ``+ i U'_g`` for absorption.
 
-    In the wave equation (∇² + 4π² K²) ψ = -4π² Σ U_g exp(2πi g·r) ψ; without absorption U_-g is the
+    In the wave equation (∇² + 4π² K²) ψ = -4π² Σ U_g exp(2πi g·r) ψ; without absorption ``U_-g`` is the
     conjugate of U_g.
 
     Parameters
