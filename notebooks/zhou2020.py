@@ -406,7 +406,7 @@ stored_figures.accuracy_and_resolution(conditions, "correlation") if conditions 
 # is weakly defocused.
 # Data: {download}`conditions <../data/zhou2020/workshop/conditions.nc>`.
 #
-# The phases behind these points, one specimen, modulo $2\pi$, on a slider over the noise (Figs. 2, S4 and S5):
+# The phases behind these points, one specimen, modulo $2\pi$, without noise and with 20% of it (Figs. 2, S4 and S5):
 
 # %%
 pictures = stored("gallery").get("gallery")
