@@ -18,6 +18,7 @@ from exitwave.papers.webb2025.patterns import (
 )
 from exitwave.simulate import lacbed
 from exitwave.specimens.crystals import Crystal
+from exitwave.specimens.prototypes import known_crystals
 
 _SIZE = 190
 
@@ -117,12 +118,14 @@ def convergence(stored: xr.Dataset) -> Any:
     return hv.Overlay(drawn).opts(logy=True, legend_position="bottom", frame_height=260)
 
 
-def same_projection(stored: xr.Dataset, half_angle: float) -> Any:
+def same_projection(stored: xr.Dataset, parameters: Any) -> Any:
     """Show potentials and patterns at 200 nm of crystals whose atoms project onto one another (Fig. 5)."""
     one = stored.isel(seed=0)
+    cells = {f"{c.name}, {c.prototype}": c.lattice_parameter for c in known_crystals()}
     drawn = []
     for i in range(one.sizes["crystal"]):
         name = str(one["name"].values[i]).split(",")[0]
+        half_angle = parameters.angular_range / cells[str(one["name"].values[i])]
         drawn.append(_square(one["potential"].values[i] / 255, (0, 1), ("x / a", "y / a"), name, "potential"))
         drawn.append(
             disk(one["pattern"].values[i] / 255, half_angle, title=name, limits=(0, 1), label="stretched")
