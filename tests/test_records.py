@@ -47,6 +47,7 @@ def example(layout):
         "tilt_y": 4,
         "tilt_x": 5,
         "thickness": 2,
+        "beam": 3,
     }
     constructors = {
         "images": image_record,
