@@ -48,7 +48,6 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "diffraction4d": Layout("counts", ("scan_y", "scan_x", "ky", "kx"), "1", "diffraction patterns"),
     "lacbed": Layout("intensity", ("thickness", "tilt_y", "tilt_x"), "1", "LACBED disk"),
-    "lacbed_disks": Layout("intensity", ("beam", "thickness", "tilt_y", "tilt_x"), "1", "LACBED disks"),
 }
 
 # Units and names of the coordinates that layouts share.
@@ -65,10 +64,16 @@ COORDINATES: dict[str, tuple[str, str]] = {
     "tilt_x": ("rad", "beam tilt x"),
     "tilt_y": ("rad", "beam tilt y"),
     "thickness": ("Å", "specimen thickness"),
-    "beam": ("1", "number of the diffracted beam; h, k, l stand beside it"),
     "part": ("1", "real or imaginary part"),
     "component": ("1", "vector component"),
 }
+
+
+# Several disks of one crystal. Added here, so that results which do not use it keep their source.
+LAYOUTS.update(
+    lacbed_disks=Layout("intensity", ("beam", "thickness", "tilt_y", "tilt_x"), "1", "LACBED disks")
+)
+COORDINATES.update(beam=("1", "number of the diffracted beam; h, k, l stand beside it"))
 
 
 def _coordinate(name: str, values: Any) -> xr.Variable:
