@@ -18,3 +18,14 @@ def external_data() -> Path:
     if not Path(folder).is_dir():
         pytest.fail(f"EXITWAVE_EXTERNAL_DATA={folder} is no folder", pytrace=False)
     return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Small arrays only lose by threads, most of all on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -7,7 +7,7 @@ import pytest
 
 from exitwave import cli, optics, records
 from exitwave.cli import crystals
-from exitwave.simulate.lacbed import disks as disks_module
+from exitwave.simulate.lacbed import setup as setting_up
 
 A = 4.11
 CAESIUM_CHLORIDE = f"""\
@@ -227,7 +227,7 @@ class TestRefusals:
         )
 
     def test_beams_beyond_memory(self, call, here, monkeypatch):
-        monkeypatch.setattr(disks_module, "_free_memory", lambda: 2.0**30)
+        monkeypatch.setattr(setting_up, "_free_memory", lambda: 2.0**30)
         self.assert_refused(
             call("--pixels", "4", "--limit", "10"), here, "GiB", "lower the beam limit", "10 1/Å"
         )

@@ -15,13 +15,7 @@ from exitwave.networks.layers import Doubling, Modulation, count_parameters
 from exitwave.networks.pix2pix import GlobalGenerator, MultiscaleDiscriminator
 from exitwave.networks.unet import UNet
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def drawn(*shape, seed=0):

@@ -28,12 +28,7 @@ from exitwave.networks.weights import read_tensors
 SAMPLES, BATCH = 18, 4  # four steps an epoch, two samples left out
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def seeded(seed=0):

@@ -29,6 +29,7 @@ from exitwave.simulate.lacbed import (
     structure_factors,
     symmetry,
 )
+from exitwave.simulate.lacbed import setup as setting_up
 from exitwave.simulate.lacbed.felix import felix_amplitudes
 from exitwave.simulate.lacbed.potential import absorptive_factor, relativistic_factor
 from exitwave.specimens.crystals import Crystal
@@ -55,17 +56,11 @@ ODD = replace(
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """So small matrices only lose by threads, most of all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def prepared(crystal, geometry, beams, absorption=NONE, **more):
-    return disks.prepare(crystal, geometry, beams, absorption, "kirkland", **more)
+    return setting_up.prepare(crystal, geometry, beams, absorption, "kirkland", **more)
 
 
 def both(setup, rows, *, real=torch.float64, **more):
@@ -625,7 +620,7 @@ class TestBadInput:
             make()
 
     def test_more_beams_than_memory(self, monkeypatch):
-        monkeypatch.setattr(disks, "_free_memory", lambda: 2.0**20)
+        monkeypatch.setattr(setting_up, "_free_memory", lambda: 2.0**20)
         with pytest.raises(InputError, match=r"593 beams need .* GiB.*lower the beam limit, which is 3.5"):
             simulate(STRONTIUM_TITANATE, [100.0], Geometry(pixels=2))
 
@@ -634,7 +629,7 @@ class TestBadInput:
             simulate(STRONTIUM_TITANATE, [100.0], Geometry(pixels=2), Beams(limit=500.0))
 
     def test_memory_is_that_of_this_machine(self):
-        found = disks._free_memory()
+        found = setting_up._free_memory()
         assert found is None or 2**24 < found < 2**50
 
 
@@ -642,7 +637,7 @@ def test_patches_of_tilts_equal_one_matrix_after_the_other():
     """FELIX's rule: beams absent at a tilt are held at zero, which is as if they were not there."""
     crystal, geometry = STRONTIUM_TITANATE, Geometry(pixels=12)
     beams = Beams("felix")
-    setup = disks.prepare(crystal, geometry, beams, Absorption(), "kirkland")
+    setup = setting_up.prepare(crystal, geometry, beams, Absorption(), "kirkland")
     tilts = geometry.tilts(crystal)
     problem = setup.problem(tilts, geometry.wavenumber)
     least = beams.strong_size(crystal.lattice_parameter)
@@ -659,11 +654,11 @@ def test_the_pool_of_felix_ends_with_a_whole_shell_unless_its_size_is_given():
     crystal, geometry = STRONTIUM_TITANATE, Geometry(pixels=4)
 
     def lengths(beams):
-        setup = disks.prepare(crystal, geometry, beams, Absorption(), "kirkland")
+        setup = setting_up.prepare(crystal, geometry, beams, Absorption(), "kirkland")
         return np.round((setup.hkl**2).sum(1), 6)
 
     default, given = lengths(Beams("felix")), lengths(Beams("felix", pool=100))
     assert len(given) == 100
     assert len(default) >= Beams("felix").pool_size(crystal.lattice_parameter)
-    hkl = disks.prepare(crystal, geometry, Beams(limit=6.0), Absorption(), "kirkland").hkl
+    hkl = setting_up.prepare(crystal, geometry, Beams(limit=6.0), Absorption(), "kirkland").hkl
     assert (np.round((hkl**2).sum(1), 6) <= default.max()).sum() == len(default)

@@ -24,13 +24,7 @@ HYBRID = (-2e6, -1e6, 1.5e7, 1.6e7)  # Å, the four hybrid defoci of Zhou 2020
 NOISE = 0.1 * 96 / 512
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """So small arrays only lose by threads, most of all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class PreciseInstrument(Instrument):

@@ -18,13 +18,7 @@ ENERGY, N, STEP = 200e3, 64, 50.0
 WAVENUMBER = 2 * math.pi / optics.wavelength(ENERGY)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """So small arrays only lose by threads, most of all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def transfer(defocus, n=N):

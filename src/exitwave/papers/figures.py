@@ -193,12 +193,14 @@ def slider(name: str, values: Sequence[float | str], *figures: Sequence[Any]) ->
     return pn.Column(pn.FlexBox(*panes), widget)
 
 
-def row(*figures: Any) -> Any:
+def row(*figures: Any, width: int = LINE_WIDTH) -> Any:
     """Put figures side by side, as many as the page has room for, the others below.
 
     Parameters
     ----------
     *figures : HoloViews elements
+    width : int
+        Least width of each, screen pixels.
 
     Returns
     -------
@@ -206,7 +208,7 @@ def row(*figures: Any) -> Any:
         Shown by a notebook at the end of a cell.
     """
     pn = _panel()
-    grow = {"flex": f"1 1 {LINE_WIDTH}px"}
+    grow = {"flex": f"1 1 {width}px"}
     return pn.FlexBox(*(pn.pane.HoloViews(figure, styles=grow) for figure in figures))
 
 

@@ -20,7 +20,7 @@ from exitwave.simulate import lacbed
 from exitwave.specimens.crystals import Crystal
 from exitwave.specimens.prototypes import known_crystals
 
-_SIZE = 190
+_SIZE, _WIDTH = 150, 235  # of a disk, and of its figure: two abreast in a column of text
 
 
 def disk(
@@ -90,7 +90,7 @@ def beside(images: Mapping[str, Any], half_angle: float) -> Any:
         )
         for title in others
     ]  # fmt: skip
-    return figures.row(*drawn)
+    return figures.row(*drawn, width=_WIDTH)
 
 
 def convergence(stored: xr.Dataset) -> Any:
@@ -130,7 +130,7 @@ def same_projection(stored: xr.Dataset, parameters: Any) -> Any:
         drawn.append(
             disk(one["pattern"].values[i] / 255, half_angle, title=name, limits=(0, 1), label="stretched")
         )
-    return figures.row(*drawn)
+    return figures.row(*drawn, width=_WIDTH)
 
 
 def cover(parameters: Any) -> bytes:
@@ -147,7 +147,7 @@ def cover(parameters: Any) -> bytes:
         for beams in (lacbed.Beams(), lacbed.Beams("felix"))
     ]
     potential = stretched(projected_potential(crystal, 96, parameters.energy)).numpy()
-    titles = ("projected potential of SrTiO₃", "its pattern, 593 beams", "with FELIX's 60 beams")
+    titles = ("projected potential of SrTiO₃", "its pattern, 593 beams", "with FELIX's beams")
     with mpl.rc_context({"font.size": 9}):
         figure = Figure(figsize=(6.4, 2.3), layout="constrained", dpi=110)
         for axes, title, values in zip(figure.subplots(1, 3), titles, (potential, *found), strict=True):

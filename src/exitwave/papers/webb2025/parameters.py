@@ -24,7 +24,7 @@ class Parameters(PaperParameters):
     presets: ClassVar[Mapping[Scale, Mapping[str, Any]]] = {
         "smoke": {
             "crystals": 40, "shard": 20, "pixels": 32, "width": 8, "downsamplings": 2, "blocks": 1,
-            "discriminator_width": 8, "discriminator_layers": 2, "epochs": 2, "live_epochs": 2,
+            "discriminator_width": 8, "discriminator_layers": 2, "epochs": 2,
         },
         "workshop": {
             "crystals": 420, "shard": 20, "largest_cell": 7.2, "pixels": 64, "width": 16, "blocks": 3,
@@ -67,7 +67,6 @@ class Parameters(PaperParameters):
     discriminator_layers: int = Field(3, ge=1, description="strided convolutions of the discriminator")
     feature_weight: float = Field(10.0, ge=0, description="weight of feature matching")
     epochs: int = Field(100, ge=1, description="passes over the training crystals")
-    live_epochs: int = Field(6, ge=1, description="passes on the page")
     batch: int = Field(16, ge=1, description="crystals of one step")
     rate: float = Field(2e-4, gt=0, description="rate of Adam")
 

@@ -15,6 +15,7 @@ from exitwave.errors import InputError
 from exitwave.simulate.lacbed.potential import reciprocal_cell
 from exitwave.specimens.crystals import Crystal
 
+_MOST_PIXELS = 4096
 Rule = Literal["resolution", "excitation", "felix"]
 
 
@@ -44,8 +45,8 @@ class Geometry:
     x_direction: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
-        if self.pixels < 1:
-            raise InputError(f"pixels={self.pixels} must be at least 1")
+        if not 1 <= self.pixels <= _MOST_PIXELS:
+            raise InputError(f"pixels={self.pixels} must lie between 1 and {_MOST_PIXELS}")
         if not any(self.zone):
             raise InputError("the zone axis is [0 0 0]: give a direction such as 0 0 1")
         if self.half_angle is not None and not 0 < self.half_angle < 0.5:
