@@ -227,7 +227,7 @@ class TestHelp:
 
     def test_of_every_command(self, call):
         found = self.commands()
-        expected = {"run", "sweep", "reproduce", "simulate", "retrieve", "claims", "book", "runs"}
+        expected = {"run", "sweep", "reproduce", "train", "simulate", "retrieve", "claims", "book", "runs"}
         assert {words[0] for words in found if words} == expected
         for words in found:
             for option in ("--help", "-h"):

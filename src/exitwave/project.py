@@ -57,3 +57,28 @@ def specimen_file(paper: str, name: str) -> Path:
         f"the stored specimen data/{part.as_posix()} is missing: make it again with "
         f"`exitwave reproduce {paper} --specimens`"
     )
+
+
+def specimen_name(name: str, scale: str) -> str:
+    """Return the name of the file of a specimen, which smoke and workshop scale share."""
+    return f"{name}.nc" if scale in ("smoke", "workshop") else f"{name}-{scale}.nc"
+
+
+def specimen_of_scale(paper: str, name: str, scale: str) -> Path:
+    """Return the file of a specimen that is larger at gpu and paper scale, where it may be among the runs.
+
+    Raises
+    ------
+    InputError
+        If it is not there.
+    """
+    if specimen_name(name, scale) == f"{name}.nc":
+        return specimen_file(paper, name)
+    part = Path(paper) / "specimens" / specimen_name(name, scale)
+    for folder in (data_folder(), project_root() / "data", runs_folder()):
+        if (folder / part).is_file():
+            return folder / part
+    raise InputError(
+        f"the specimen {part.as_posix()} is missing: make it with "
+        f"`exitwave reproduce {paper} --specimens --scale {scale}`"
+    )

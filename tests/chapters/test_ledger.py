@@ -168,6 +168,35 @@ class TestStale:
         assert row("zhou-ad-strong-clean").sensitivity == {"strong-clean-gentle": "stale"}
 
 
+class TestSeveralRuns:
+    """A claim that compares runs."""
+
+    @pytest.fixture(autouse=True)
+    def claim(self, monkeypatch):
+        claims = load_claims("zhou2020")
+        claim = Claim(
+            id="c", where="w", kind="order", statement="s", run="moderate-clean",
+            also={"noisy": "moderate-noise"}, beside=["noisy_tie_accuracy"],
+            inequalities=["tie_correlation > noisy_tie_accuracy"],
+        )  # fmt: skip
+        monkeypatch.setattr(ledger, "load_claims", lambda _: PaperClaims(claims=[claim], runs=claims.runs))
+
+    def test_reads_the_further_run_by_its_name(self):
+        store("moderate-clean", tie_correlation=0.9)
+        assert row("c").verdict == "not run"
+        store("moderate-noise", tie_accuracy=0.55)
+        found = row("c")
+        assert found.verdict == "reproduced"
+        assert found.beside == {"noisy_tie_accuracy": pytest.approx(0.55)}
+        store("moderate-noise", tie_accuracy=0.95)
+        assert row("c").verdict == "not reproduced"
+
+    def test_is_stale_with_any_of_them(self):
+        store("moderate-clean", tie_correlation=0.9)
+        store("moderate-noise", tie_accuracy=0.55, changed={"noise": 0.05})
+        assert row("c").verdict == "stale"
+
+
 class TestWaived:
     def test_at_its_scale_only_with_the_reason(self, monkeypatch):
         claim = Claim(

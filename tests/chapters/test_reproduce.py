@@ -120,14 +120,20 @@ class TestSelection:
         both = {"strong-clean", "strong-clean-gentle"}
         assert set(reproduce.selected_runs("zhou2020", "zhou-ad-strong-clean")) == both
 
+    def test_one_run(self):
+        assert set(reproduce.selected_runs("zhou2020", RUN)) == {RUN}
+
+    def test_a_claim_that_compares_runs_brings_them_all(self):
+        assert set(reproduce.selected_runs("webb2025", "webb-origin")) == {"forward-500", "inverse-500"}
+
     def test_all(self):
         assert reproduce.selected_runs("zhou2020") == load_claims("zhou2020").runs
 
     @pytest.mark.parametrize(
         ("paper", "only", "named"),
         [
-            ("zhou2020", "zhou-nothing", "unknown claim 'zhou-nothing'"),
-            ("webb2025", "webb-origin", "webb-origin has no run yet"),
+            ("zhou2020", "zhou-nothing", "unknown claim or run 'zhou-nothing'"),
+            ("ede2020", "ede-multi-n1", "ede-multi-n1 has no run yet"),
             ("zhou", None, "unknown paper 'zhou'"),
         ],
     )

@@ -78,16 +78,16 @@ def ledger(papers: Iterable[str] = PAPERS, scales: Iterable[Scale] = SCALES) -> 
 def _row(paper: str, claims: PaperClaims, claim: Claim, scale: Scale) -> Row:
     if scale in claim.waiver:
         return Row(claim, paper, scale, "waived")
-    if claim.run is None or not run_file(paper, scale, claim.run).is_file():
+    if claim.run is None or not all(run_file(paper, scale, run).is_file() for run in claim.runs):
         return Row(claim, paper, scale, "not run")
-    stored = _load(paper, scale, claim.run)
+    stored = _joined(paper, scale, claim)
     path = run_file(paper, scale, claim.run)
     found: dict[str, Any] = {
         "samples": count_samples(stored),
         "seeds": stored.sizes["seed"],
         "source": f"data/{path.relative_to(data_folder()).as_posix()}",
     }
-    if is_stale(stored, paper, claims.runs[claim.run], scale):
+    if any(is_stale(_load(paper, scale, run), paper, claims.runs[run], scale) for run in claim.runs):
         return Row(claim, paper, scale, "stale", **found)
     return Row(
         claim,
@@ -101,6 +101,18 @@ def _row(paper: str, claims: PaperClaims, claim: Claim, scale: Scale) -> Row:
         sensitivity=_sensitivity(paper, claims, claim, scale),
         **found,
     )
+
+
+def _joined(paper: str, scale: Scale, claim: Claim) -> xr.Dataset:
+    """Return what a claim reads: its run, and the numbers of further runs by their own names."""
+    stored = _load(paper, scale, str(claim.run))
+    for name, run in claim.also.items():
+        other = _load(paper, scale, run)
+        numbers = {
+            each: f"{name}_{each}" for each, values in other.data_vars.items() if values.dims == ("seed",)
+        }
+        stored = stored.merge(other[list(numbers)].rename(numbers), join="inner")
+    return stored
 
 
 def _load(paper: str, scale: Scale, run: str) -> xr.Dataset:

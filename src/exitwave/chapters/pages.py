@@ -11,6 +11,7 @@ from exitwave.chapters import ledger
 from exitwave.chapters.project import chapters, parameters_of
 from exitwave.chapters.reproduce import run_file
 from exitwave.chapters.run import run_path
+from exitwave.chapters.train import trains
 from exitwave.errors import InputError
 from exitwave.papers.parameters import SCALES
 from exitwave.papers.verdicts import PAPERS, load_claims
@@ -75,9 +76,11 @@ def gpu_runs_table() -> str:
         for name, run in claims.runs.items():
             if run_file(paper, "gpu", name).is_file():
                 continue
-            claim = next((c.id for c in claims.claims if name in (c.run, *c.sensitivity)), None)
+            claim = next((c.id for c in claims.claims if name in (*c.runs, *c.sensitivity)), None)
             only = f" --only {claim}" if claim else ""
             command = f"`exitwave reproduce {paper} --scale gpu --device cuda{only}`"
+            if trains(paper, run):
+                command = f"`exitwave train {paper} --scale gpu --resume --run {name}`, then {command}"
             minutes = _workshop_minutes(paper, name)
             lines.append(f"| {paper} | {name} | {run.study} | {run.seeds} seeds | {minutes} | {command} |")
     return "\n".join(lines) + "\n"

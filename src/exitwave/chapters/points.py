@@ -23,6 +23,7 @@ from exitwave import records
 from exitwave.chapters.project import parameters_of, study_of
 from exitwave.chapters.sources import source_hash
 from exitwave.errors import InputError, RunError
+from exitwave.networks.plan import Training
 from exitwave.papers.parameters import PaperParameters
 from exitwave.project import runs_folder
 
@@ -73,8 +74,30 @@ class Point:
             return None
 
 
-def compute(paper: str, study: str, values: dict[str, Any], device: str, threads: int | None) -> xr.Dataset:
+def compute(
+    paper: str,
+    study: str,
+    values: dict[str, Any],
+    device: str,
+    threads: int | None,
+    *,
+    how: Training | None = None,
+    earlier: float = 0.0,
+) -> xr.Dataset:
     """Call a study; runs on a worker, so it takes plain values.
+
+    Parameters
+    ----------
+    paper, study : str
+    values : dict
+        The parameters.
+    device : str
+    threads : int, optional
+        As many as torch takes if not given.
+    how : Training, optional
+        For a study that trains a network.
+    earlier : float
+        Seconds that earlier parts of a continued training took.
 
     Returns
     -------
@@ -86,22 +109,28 @@ def compute(paper: str, study: str, values: dict[str, Any], device: str, threads
     parameters = parameters_of(paper).at(**values)
     function = study_of(paper, study)
     start = time.perf_counter()
-    result = function(parameters, device=device)
+    result = function(parameters, device=device, **({} if how is None else {"how": how}))
     made = records.provenance(
         f"{paper} {study}",
         paper=paper,
         scale=parameters.scale,
         parameters=values,
         seed=parameters.seed,
-        device=device if device == "cpu" else torch.cuda.get_device_name(device),
-        seconds=time.perf_counter() - start,
+        device=_device_name(device, 1 if how is None else how.devices),
+        seconds=earlier + time.perf_counter() - start,
         study=study,
         source=source_hash(function),
     )
     return records.with_provenance(result, made)
 
 
-def _finish(point: Point, result: xr.Dataset) -> None:
+def _device_name(device: str, devices: int) -> str:
+    name = device if device == "cpu" else torch.cuda.get_device_name(device)
+    return name if devices == 1 else f"{devices} x {name}"
+
+
+def finish(point: Point, result: xr.Dataset) -> None:
+    """Keep the result of a point, in its file and the journal."""
     records.save(result, point.path)
     _note(point, result)
 
@@ -201,7 +230,7 @@ def run_points(
             if isinstance(outcome, BaseException):
                 failures.append((waiting[key], outcome))
                 continue
-            _finish(waiting[key], outcome)
+            finish(waiting[key], outcome)
             results[key] = outcome
             if report is not None:
                 report(waiting[key], records.provenance_of(outcome)["seconds"])

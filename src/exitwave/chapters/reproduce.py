@@ -18,7 +18,7 @@ from exitwave.chapters.sources import source_hash
 from exitwave.errors import InputError
 from exitwave.papers.parameters import SCALES, PaperParameters, Scale
 from exitwave.papers.verdicts import PAPERS, Claim, Run, load_claims
-from exitwave.project import data_folder
+from exitwave.project import data_folder, runs_folder, specimen_name, specimen_of_scale
 
 # How far a quantity computed again may lie from the stored one, over the largest stored value of its
 # kind: thousands of float32 steps on another processor do not end on the same bits.
@@ -37,24 +37,26 @@ def run_points_of(paper: str, run: Run, scale: Scale) -> list[Point]:
 
 
 def selected_runs(paper: str, only: str | None = None) -> dict[str, Run]:
-    """Return the runs that the claims of a paper need, or those of one claim.
+    """Return the runs of a paper, those of one claim, or the one of this name.
 
     Raises
     ------
     InputError
-        For an unknown paper or claim, or a claim that has no run yet.
+        For an unknown paper, claim or run, or a claim that has no run yet.
     """
     claims = load_claims(paper)
     if only is None:
         if not claims.runs:
             raise InputError(f"{paper} has no runs yet: none of its claims can be reproduced")
         return claims.runs
+    if only in claims.runs:
+        return {only: claims.runs[only]}
     found = [claim for claim in claims.claims if claim.id == only]
     if not found:
-        raise InputError(f"unknown claim {only!r} of {paper}: see `exitwave claims --paper {paper}`")
+        raise InputError(f"unknown claim or run {only!r} of {paper}: see `exitwave claims --paper {paper}`")
     if found[0].run is None:
         raise InputError(f"{only} has no run yet: it cannot be reproduced")
-    return {name: claims.runs[name] for name in (found[0].run, *found[0].sensitivity)}
+    return {name: claims.runs[name] for name in (*found[0].runs, *found[0].sensitivity)}
 
 
 def reproduce(paper: str, scale: Scale, *, only: str | None = None, report: Report, **how: Any) -> list[Path]:
@@ -65,7 +67,7 @@ def reproduce(paper: str, scale: Scale, *, only: str | None = None, report: Repo
     paper : str
     scale : {"smoke", "workshop", "gpu", "paper"}
     only : str, optional
-        Identifier of one claim.
+        Identifier of one claim, or name of one run.
     report, **how
         See :func:`exitwave.chapters.points.run_points`.
 
@@ -86,13 +88,36 @@ def reproduce(paper: str, scale: Scale, *, only: str | None = None, report: Repo
     ]
 
 
-def reproduce_specimens(paper: str, *, report: Report, **how: Any) -> list[Path]:
+def missing_specimens(paper: str, scale: Scale) -> list[str]:
+    """Return the names of the specimens of a paper that have no file at a scale."""
+    missing = []
+    for name in load_claims(paper).specimens:
+        try:
+            specimen_of_scale(paper, name, scale)
+        except InputError:
+            missing.append(name)
+    return missing
+
+
+def reproduce_specimens(
+    paper: str, scale: Scale = "workshop", *, only: Sequence[str] = (), report: Report, **how: Any
+) -> list[Path]:
     """Make the specimens again that the studies of a paper start from.
+
+    Parameters
+    ----------
+    paper : str
+    scale : {"smoke", "workshop", "gpu", "paper"}
+    only : sequence of str
+        Names of those that are wanted; all if empty.
+    report, **how
+        See :func:`exitwave.chapters.points.run_points`.
 
     Returns
     -------
     list of Path
-        ``data/<paper>/specimens/<name>.nc``, one for each.
+        ``data/<paper>/specimens/<name>.nc``, one for each; at gpu and paper scale, where they are large,
+        ``runs/<paper>/specimens/<name>-<scale>.nc``.
 
     Raises
     ------
@@ -102,11 +127,14 @@ def reproduce_specimens(paper: str, *, report: Report, **how: Any) -> list[Path]
     specimens = load_claims(paper).specimens
     if not specimens:
         raise InputError(f"{paper} has no stored specimens: leave out --specimens")
+    folder = data_folder() if scale in ("smoke", "workshop") else runs_folder()
     written = []
     for name, run in specimens.items():
-        points = run_points_of(paper, run, "workshop")
-        result = _collect(paper, "workshop", name, points, run_points(points, report=report, **how))
-        written.append(records.save(result, data_folder() / paper / "specimens" / f"{name}.nc"))
+        if name in only or not only:
+            points = run_points_of(paper, run, scale)
+            result = _collect(paper, scale, name, points, run_points(points, report=report, **how))
+            path = folder / paper / "specimens" / specimen_name(name, scale)
+            written.append(records.save(result, path))
     return written
 
 
@@ -176,14 +204,13 @@ class Recomputed:
         return bool(np.isclose(self.again, self.stored, rtol=0, atol=tolerance, equal_nan=True))
 
 
-def stored_claims(scale: Scale) -> list[tuple[str, Claim, Run]]:
-    """Return (paper, claim, run) of every claim that has a stored result at a scale."""
+def stored_claims(scale: Scale) -> list[tuple[str, Claim]]:
+    """Return (paper, claim) of every claim that has a stored result at a scale."""
     return [
-        (paper, claim, claims.runs[claim.run])
+        (paper, claim)
         for paper in PAPERS
-        for claims in [load_claims(paper)]
-        for claim in claims.claims
-        if claim.run is not None and run_file(paper, scale, claim.run).is_file()
+        for claim in load_claims(paper).claims
+        if claim.run is not None and all(run_file(paper, scale, run).is_file() for run in claim.runs)
     ]
 
 
@@ -206,21 +233,31 @@ def recompute(rows: int, seed: int, scale: Scale, *, device: str = "cpu") -> lis
     generator = np.random.default_rng(seed)
     chosen = generator.choice(len(candidates), size=min(rows, len(candidates)), replace=False)
     found = []
-    for paper, claim, run in (candidates[i] for i in chosen):
-        stored = records.load(run_file(paper, scale, str(claim.run)))
-        replicate = int(generator.choice(stored["seed"].values))
-        parameters: PaperParameters = parameters_of(paper).at(scale, **run.settings, seed=replicate)
-        again = compute(paper, run.study, parameters.model_dump(), device, None)
-        found += [
-            Recomputed(
-                claim.id,
-                name,
-                replicate,
-                float(stored[name].sel(seed=replicate)),
-                float(again[name]),
-                _scale(stored, claim.quantities, name),
-            )
-            for name in claim.quantities
-            if stored[name].attrs["units"] != "s"  # a time says more of the machine than of the row
-        ]
+    for paper, claim in (candidates[i] for i in chosen):
+        replicate = int(generator.choice(records.load(run_file(paper, scale, str(claim.run)))["seed"].values))
+        for run in dict.fromkeys(claim.source_of(name)[0] for name in claim.quantities):
+            found += _recomputed(paper, claim, run, replicate, scale, device)
     return found
+
+
+def _recomputed(
+    paper: str, claim: Claim, name: str, replicate: int, scale: Scale, device: str
+) -> list[Recomputed]:
+    """Compute the quantities of a claim that come from one run again."""
+    run = load_claims(paper).runs[name]
+    stored = records.load(run_file(paper, scale, name))
+    quantities = [each for source, each in map(claim.source_of, claim.quantities) if source == name]
+    parameters: PaperParameters = parameters_of(paper).at(scale, **run.settings, seed=replicate)
+    again = compute(paper, run.study, parameters.model_dump(), device, None)
+    return [
+        Recomputed(
+            claim.id,
+            each,
+            replicate,
+            float(stored[each].sel(seed=replicate)),
+            float(again[each]),
+            _scale(stored, quantities, each),
+        )
+        for each in quantities
+        if stored[each].attrs["units"] != "s"  # a time says more of the machine than of the row
+    ]

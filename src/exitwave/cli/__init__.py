@@ -1,4 +1,4 @@
-"""The command line: ``exitwave run|sweep|reproduce|simulate|retrieve|claims|book|runs``."""
+"""The command line: ``exitwave run|sweep|reproduce|train|simulate|retrieve|claims|book|runs``."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from exitwave.cli.options import (
     reporter,
     settings_of,
 )
+from exitwave.cli.training import train
 from exitwave.errors import InputError, RunError
 
 # Everything heavy is imported by the command that needs it: `exitwave --help` answers at once.
@@ -97,7 +98,7 @@ def sweep(
 def reproduce(
     paper: Annotated[str | None, typer.Argument(help="A paper, for example zhou2020.")] = None,
     scale: Annotated[str, typer.Option(help="smoke, workshop, gpu or paper.")] = "workshop",
-    only: Annotated[str | None, typer.Option(metavar="CLAIM", help="One claim only.")] = None,
+    only: Annotated[str | None, typer.Option(metavar="CLAIM", help="One claim or run only.")] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Dask workers; default: none, all threads on one point.")
     ] = None,
@@ -130,12 +131,15 @@ def reproduce(
     if specimens:
         total = sum(run.seeds for run in load_claims(paper).specimens.values())
         with reporter(total, f"specimens of {paper}") as report:
-            paths = reproduction.reproduce_specimens(paper, report=report, **how)
+            paths = reproduction.reproduce_specimens(paper, scale, report=report, **how)
     else:
         total = sum(run.seeds for run in reproduction.selected_runs(paper, only).values())
         with reporter(total, f"reproduce {paper}") as report:
             paths = reproduction.reproduce(paper, scale, only=only, report=report, **how)
     out.print("\n".join(str(path) for path in paths))
+
+
+app.command()(train)
 
 
 def _check_rows(rows: int, seed: int, scale: Any, device: str) -> None:

@@ -32,7 +32,7 @@ Scheduler = Annotated[
 ]
 
 
-def _device(name: str) -> str:
+def checked_device(name: str) -> str:
     """Return a torch device's name if it can be used here; InputError if not."""
     if name != "cpu":
         import torch
@@ -45,7 +45,7 @@ def _device(name: str) -> str:
     return name
 
 
-Device = Annotated[str, typer.Option(callback=_device, help="Torch device: cpu, cuda, cuda:1, ...")]
+Device = Annotated[str, typer.Option(callback=checked_device, help="Torch device: cpu, cuda, cuda:1, ...")]
 
 
 def settings_of(given: list[str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from exitwave.errors import InputError
-from exitwave.networks.weights import read_tensors, write_tensors
+from exitwave.networks.weights import read_about, read_tensors, write_tensors
 
 FORMAT = "exitwave checkpoint 1"
 
@@ -98,9 +98,8 @@ def load(
         If it is damaged, no checkpoint, or made with another network, optimiser, data or options.
         Nothing has been changed then.
     """
-    stored, about = read_tensors(path)
-    if not isinstance(about, dict) or about.get("made_with", {}).get("format") != FORMAT:
-        raise InputError(f"{path}: no checkpoint of this version: remove it to start anew")
+    stored, read = read_tensors(path)
+    about = _checked(path, read)
     _compare(path, about["made_with"], made_with)
     for group, members in modules.items():
         for name, module in members.items():
@@ -108,6 +107,23 @@ def load(
     for name, optimiser in optimisers.items():
         _restore(optimiser, about["optimisers"][name], _under(stored, f"optimiser/{name}/"))
     return _under(stored, "other/"), about["scalars"]
+
+
+def seconds(path: Path) -> float:
+    """Return for how long the training had run that a checkpoint is of.
+
+    Raises
+    ------
+    InputError
+        If it is no checkpoint.
+    """
+    return float(_checked(path, read_about(path))["scalars"]["seconds"])
+
+
+def _checked(path: Path, about: Any) -> dict[str, Any]:
+    if not isinstance(about, dict) or about.get("made_with", {}).get("format") != FORMAT:
+        raise InputError(f"{path}: no checkpoint of this version: remove it to start anew")
+    return about
 
 
 def _under(stored: Tensors, prefix: str) -> Tensors:

@@ -1,8 +1,10 @@
-"""What a training is asked to do, and what it tells: options, curves, progress."""
+"""What a training is asked to do, where it is kept, and what it tells."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from exitwave.errors import InputError
@@ -100,3 +102,34 @@ class Progress:
     steps: int
     seconds: float
     curves: Curves
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a study that trains a network is to do it; what a whole training ends with does not depend on it.
+
+    Such a study takes it as ``how``, and its result has the scalar ``fraction``: the share of the planned
+    steps that were made.
+
+    Attributes
+    ----------
+    folder : Path, optional
+        Where the checkpoint is kept; without it there is none.
+    resume : bool
+        Go on from the checkpoint, if there is one.
+    budget_minutes : float, optional
+        As in :class:`Options`: earlier parts of a continued training included.
+    devices : int
+        Processes, each on a device; they are running when the study is called.
+    report : callable, optional
+        Called after each step.
+    weights : Path, optional
+        Where the trained weights are written, by :func:`exitwave.networks.weights.save_weights`.
+    """
+
+    folder: Path | None = None
+    resume: bool = False
+    budget_minutes: float | None = None
+    devices: int = 1
+    report: Callable[[Progress], None] | None = None
+    weights: Path | None = None

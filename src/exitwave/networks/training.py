@@ -24,6 +24,7 @@ from exitwave.networks.engine import Engine, checked_device, fastest_precision, 
 from exitwave.networks.plan import Curves as Curves
 from exitwave.networks.plan import Options as Options
 from exitwave.networks.plan import Progress as Progress
+from exitwave.networks.plan import Training as Training
 from exitwave.networks.weights import checksum
 
 CHECKPOINT = "checkpoint.safetensors"

@@ -77,21 +77,40 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
     InputError
         If the file is missing, no safetensors, or damaged.
     """
+    tensors, metadata, about = _read(Path(path))
+    if _CHECKSUM in metadata and metadata[_CHECKSUM] != str(_checksum(tensors)):
+        raise InputError(f"{path}: damaged, its checksum is not that of its numbers: make or fetch it again")
+    return tensors, about
+
+
+def read_about(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Read what was written about the tensors of a file, without reading these.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, or no safetensors.
+    """
+    return _read(Path(path), tensors=False)[2]
+
+
+def _read(
+    path: Path, *, tensors: bool = True
+) -> tuple[dict[str, torch.Tensor], dict[str, str], dict[str, Any] | None]:
+    """Return tensors, metadata, and from these what was written about the tensors."""
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
         with safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
+            names = opened.keys() if tensors else ()
+            found = {name: opened.get_tensor(name).clone() for name in names}
         about = json.loads(metadata[_ABOUT]) if _ABOUT in metadata else None
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({_first_line(error)})") from error
-    if _CHECKSUM in metadata and metadata[_CHECKSUM] != str(_checksum(tensors)):
-        raise InputError(f"{path}: damaged, its checksum is not that of its numbers: make or fetch it again")
-    return tensors, about
+    return found, metadata, about
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:

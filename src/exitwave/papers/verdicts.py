@@ -51,6 +51,8 @@ class Claim(BaseModel):
         95% interval of a paired bootstrap over the seeds must exclude zero.
     better : {"high", "low"}, optional
         The side on which a value exceeds the claim; without it only the tolerance counts.
+    also : dict of name to run
+        Further runs, of the same seeds, whose quantities are read as ``name_quantity``.
     beside : list of str
         Further quantities to show with the verdict, which do not enter it.
     sensitivity : list of str
@@ -69,6 +71,7 @@ class Claim(BaseModel):
     std: float | list[float] | None = None
     unit: str = "1"
     run: str | None = None
+    also: dict[str, str] = {}
     quantities: list[str] = []
     inequalities: list[str] = []
     better: Literal["high", "low"] | None = None
@@ -85,6 +88,18 @@ class Claim(BaseModel):
         if self.value is None:
             return []
         return list(self.value) if isinstance(self.value, list) else [self.value]
+
+    @property
+    def runs(self) -> list[str]:
+        """The runs that the claim reads."""
+        return [] if self.run is None else [self.run, *self.also.values()]
+
+    def source_of(self, quantity: str) -> tuple[str, str]:
+        """Return the run that a quantity is read from and its name there."""
+        for name, run in self.also.items():
+            if quantity.startswith(f"{name}_"):
+                return run, quantity.removeprefix(f"{name}_")
+        return str(self.run), quantity
 
     @model_validator(mode="after")
     def _check_rules(self) -> Claim:
@@ -112,7 +127,7 @@ class PaperClaims(BaseModel):
     @model_validator(mode="after")
     def _check_runs(self) -> PaperClaims:
         for claim in self.claims:
-            for name in [claim.run] * (claim.run is not None) + claim.sensitivity:
+            for name in [*claim.runs, *claim.sensitivity]:
                 if name not in self.runs:
                     raise ValueError(f"{claim.id}: no run {name!r}")
         return self

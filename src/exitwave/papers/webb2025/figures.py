@@ -20,7 +20,7 @@ from exitwave.simulate import lacbed
 from exitwave.specimens.crystals import Crystal
 from exitwave.specimens.prototypes import known_crystals
 
-_SIZE, _WIDTH = 150, 235  # of a disk, and of its figure: two abreast in a column of text
+_SIZE, DISK_WIDTH = 150, 235  # of a disk, and of its figure: two abreast in a column of text
 
 
 def disk(
@@ -43,17 +43,20 @@ def disk(
         high = float(np.abs(array).max())
         low = -high
     edge = 1e3 * half_angle
-    drawn = _square(array, (-edge, edge), ("tilt x (mrad)", "tilt y (mrad)"), title, label)
+    drawn = square(array, (-edge, edge), ("tilt x (mrad)", "tilt y (mrad)"), title, label)
     return drawn.opts(cmap=figures.COLOUR_MAPS[kind], clim=limits or (low, high))
 
 
 def cell(crystal: Crystal, energy: float, title: str = "", pixels: int = 96) -> Any:
     """Draw the projected potential of one unit cell, stretched to [0, 1] (Eq. 1)."""
     values = stretched(projected_potential(crystal, pixels, energy)).numpy()
-    return _square(values, (0, 1), ("x / a", "y / a"), title or crystal.name, "potential")
+    return square(values, (0, 1), ("x / a", "y / a"), title or crystal.name, "potential")
 
 
-def _square(values: Any, extent: tuple[float, float], axes: tuple[str, str], title: str, label: str) -> Any:
+def square(
+    values: Any, extent: tuple[float, float], axes: tuple[str, str], title: str, label: str,
+    limits: tuple[float, float] = (0, 1),
+) -> Any:  # fmt: skip
     """Draw an array, row 0 at the top, between two ends of both axes."""
     import holoviews as hv
 
@@ -63,7 +66,7 @@ def _square(values: Any, extent: tuple[float, float], axes: tuple[str, str], tit
     drawn = hv.Image(np.flipud(values), bounds=(low, low, high, high), kdims=names, vdims=["value"])
     return drawn.opts(
         frame_width=_SIZE, frame_height=_SIZE, invert_yaxis=True, xlabel=axes[0], ylabel=axes[1], title=title,
-        colorbar=True, cmap=figures.COLOUR_MAPS["magnitude"], clim=(0, 1), clabel=label, tools=["hover"],
+        colorbar=True, cmap=figures.COLOUR_MAPS["magnitude"], clim=limits, clabel=label, tools=["hover"],
     )  # fmt: skip
 
 
@@ -90,7 +93,7 @@ def beside(images: Mapping[str, Any], half_angle: float) -> Any:
         )
         for title in others
     ]  # fmt: skip
-    return figures.row(*drawn, width=_WIDTH)
+    return figures.row(*drawn, width=DISK_WIDTH)
 
 
 def convergence(stored: xr.Dataset) -> Any:
@@ -126,11 +129,11 @@ def same_projection(stored: xr.Dataset, parameters: Any) -> Any:
     for i in range(one.sizes["crystal"]):
         name = str(one["name"].values[i]).split(",")[0]
         half_angle = parameters.angular_range / cells[str(one["name"].values[i])]
-        drawn.append(_square(one["potential"].values[i] / 255, (0, 1), ("x / a", "y / a"), name, "potential"))
+        drawn.append(square(one["potential"].values[i] / 255, (0, 1), ("x / a", "y / a"), name, "potential"))
         drawn.append(
             disk(one["pattern"].values[i] / 255, half_angle, title=name, limits=(0, 1), label="stretched")
         )
-    return figures.row(*drawn, width=_WIDTH)
+    return figures.row(*drawn, width=DISK_WIDTH)
 
 
 def cover(parameters: Any) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from exitwave.papers.parameters import PaperParameters, Scale
-from exitwave.project import specimen_file
+from exitwave.project import specimen_of_scale
 
 
 class Parameters(PaperParameters):
@@ -30,7 +30,7 @@ class Parameters(PaperParameters):
             "crystals": 420, "shard": 20, "largest_cell": 7.2, "pixels": 64, "width": 16, "blocks": 3,
             "downsamplings": 3, "discriminator_width": 16, "discriminator_layers": 2, "epochs": 40,
         },
-        "gpu": {"crystals": 3000},
+        "gpu": {"crystals": 3003, "shard": 143},
     }  # fmt: skip
 
     # Data (Sec. 2).
@@ -51,14 +51,19 @@ class Parameters(PaperParameters):
     )
     # Networks (Sec. 3 and the authors' code).
     direction: Literal["forward", "inverse"] = Field("forward", description="potential to pattern, or back")
-    method: Literal["gan", "regression", "circular"] = Field(
+    method: Literal["gan", "regression", "circular", "conditioned", "assisted"] = Field(
         "gan",
-        description="pix2pixHD, the same generator without adversary, or that with periodic convolutions",
+        description="pix2pixHD, its generator without adversary, that with periodic convolutions and origins "
+        "at random, told lattice parameter and thickness, or given the exact pattern of a few beams",
+    )
+    few_beams: int = Field(
+        49, ge=1, le=1000, description="beams of the pattern that an assisted one is given"
     )
     split: Literal["random", "prototype"] = Field(
         "random", description="random folds or whole prototypes held out"
     )
     folds: int = Field(10, ge=2, description="folds of cross-validation")
+    part: float = Field(1.0, gt=0, le=1, description="part of the training crystals that is used")
     pixels: int = Field(128, ge=16, le=128, description="pixels along each side of what the networks see")
     width: int = Field(64, ge=4, description="channels of the generator's first layer")
     downsamplings: int = Field(4, ge=1, le=5, description="strided convolutions of the generator")
@@ -71,10 +76,9 @@ class Parameters(PaperParameters):
     rate: float = Field(2e-4, gt=0, description="rate of Adam")
 
     def files(self) -> dict[str, Path]:
-        """Return the files that a study reads: crystals and patterns."""
+        """Return the files that a study reads: crystals and patterns, at gpu and paper scale their own."""
         found = super().files()
-        for name in {"patterns": ("crystals", self.version), "crystals": ("crystals",), "nothing": ()}[
-            self.reads
-        ]:
-            found[name] = specimen_file("webb2025", name)
+        needed = {"patterns": ("crystals", self.version), "crystals": ("crystals",), "nothing": ()}
+        for name in needed[self.reads]:
+            found[name] = specimen_of_scale("webb2025", name, self.scale)
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -14,8 +15,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from exitwave import records
+from exitwave.errors import InputError
 from exitwave.papers.webb2025.parameters import Parameters
-from exitwave.project import specimen_file
 from exitwave.simulate import lacbed
 from exitwave.specimens.crystals import Crystal, from_table
 
@@ -35,12 +36,17 @@ def geometry(parameters: Parameters, crystal: Crystal, pixels: int | None = None
 
 def beams(parameters: Parameters, crystal: Crystal) -> lacbed.Beams:
     """Return which beams enter for a crystal."""
-    if parameters.version == "felix":
-        return lacbed.Beams("felix")
+    return (
+        lacbed.Beams("felix") if parameters.version == "felix" else about(_CONVERGED_BEAMS, crystal, _LIMITS)
+    )
+
+
+def about(number: int, crystal: Crystal, limits: tuple[float, float] = (0.0, math.inf)) -> lacbed.Beams:
+    """Return a resolution limit, within `limits` (1/Å), with about so many beams of the zero layer."""
     # Centring leaves out one zero-layer beam in two (I) or three in four (F).
     share = {"F": 0.25, "I": 0.5}.get(_centring(crystal), 1.0)
-    limit = math.sqrt(_CONVERGED_BEAMS / (math.pi * share)) / crystal.lattice_parameter
-    return lacbed.Beams(limit=min(max(limit, _LIMITS[0]), _LIMITS[1]))
+    limit = math.sqrt(number / (math.pi * share)) / crystal.lattice_parameter
+    return lacbed.Beams(limit=min(max(limit, limits[0]), limits[1]))
 
 
 def _centring(crystal: Crystal) -> str:
@@ -71,7 +77,8 @@ def patterns(parameters: Parameters, device: str = "cpu") -> xr.Dataset:
         ``intensity`` (crystal, thickness, y, x), uint8, the quadrant of smallest y and x times 255 over
         ``scale``, the largest intensity; ``beam_error``; ``beams`` and ``seconds`` (crystal).
     """
-    chosen = stored_crystals()[parameters.seed * parameters.shard : (parameters.seed + 1) * parameters.shard]
+    first = parameters.seed * parameters.shard
+    chosen = stored_crystals(parameters)[first : first + parameters.shard]
     half = PIXELS // 2
     quadrants = np.zeros((len(chosen), len(THICKNESSES), half, half), np.uint8)
     scale, errors = (np.zeros((len(chosen), len(THICKNESSES))) for _ in range(2))
@@ -112,9 +119,9 @@ def _crystals_of(path: str, _: int) -> list[Crystal]:
     return from_table(records.load(path).isel(seed=0))
 
 
-def stored_crystals() -> list[Crystal]:
+def stored_crystals(parameters: Parameters) -> list[Crystal]:
     """Return the crystals of the stored data set."""
-    path = specimen_file("webb2025", "crystals")
+    path = parameters.files()["crystals"]
     return _crystals_of(str(path), path.stat().st_mtime_ns)
 
 
@@ -156,14 +163,14 @@ class Samples:
     crystals : list of Crystal
     potentials, patterns : Tensor, shape (sample, 1, y, x), float32
         Each stretched to [0, 1], as the authors' images are.
-    beam_error : Tensor, shape (sample,)
-        Of the pattern, over its largest intensity.
+    thickness : float
+        Å.
     """
 
     crystals: list[Crystal]
     potentials: Tensor
     patterns: Tensor
-    beam_error: Tensor
+    thickness: float
 
 
 def stretched(images: Tensor) -> Tensor:
@@ -172,22 +179,45 @@ def stretched(images: Tensor) -> Tensor:
     return (images - low) / (high - low).clamp_min(1e-12)
 
 
+def potentials_of(parameters: Parameters, crystals: Sequence[Crystal]) -> Tensor:
+    """Return the potentials that networks see, stretched to [0, 1], shape (crystal, 1, y, x), float32."""
+    found = [
+        projected_potential(specimen(parameters, each), parameters.pixels, parameters.energy)
+        for each in crystals
+    ]
+    return stretched(torch.stack(found)[:, None])
+
+
+def few_beam_patterns(parameters: Parameters, crystals: Sequence[Crystal]) -> Tensor:
+    """Return exact patterns of few beams, stretched to [0, 1], shape (crystal, 1, y, x), float32."""
+    found = []
+    for crystal in (specimen(parameters, each) for each in crystals):
+        field, few = geometry(parameters, crystal, parameters.pixels), about(parameters.few_beams, crystal)
+        pattern = lacbed.simulate(crystal, [parameters.thickness], field, few, verify=False)
+        found.append(pattern.intensity[0].float().cpu())
+    return stretched(torch.stack(found))
+
+
 def load_samples(parameters: Parameters) -> Samples:
     """Return the stored data set at the size and thickness that the parameters ask for.
 
     Raises
     ------
     InputError
-        If it is not stored.
+        If it is not stored, or not as many crystals or not this thickness.
     """
-    stored = records.load(specimen_file("webb2025", parameters.version)).sel(thickness=parameters.thickness)
+    path = parameters.files()[parameters.version]
+    stored = records.load(path)
+    if parameters.thickness not in stored["thickness"].values:
+        there = ", ".join(f"{each:g}" for each in stored["thickness"].values)
+        raise InputError(f"thickness={parameters.thickness:g} Å is not in {path}: use one of {there}")
+    stored = stored.sel(thickness=parameters.thickness)
     quadrants = torch.as_tensor(stored["intensity"].values).flatten(0, 1).float()
-    count = min(parameters.crystals, len(quadrants))
-    found = stored_crystals()[:count]
-    disks = whole(quadrants[:count])[:, None]
+    if len(quadrants) < parameters.crystals:
+        raise InputError(
+            f"crystals={parameters.crystals}, but {path} holds {len(quadrants)}: ask for at most as many"
+        )
+    found = stored_crystals(parameters)[: parameters.crystals]
+    disks = whole(quadrants[: len(found)])[:, None]
     disks = avg_pool2d(disks, PIXELS // parameters.pixels) if parameters.pixels < PIXELS else disks
-    potentials = torch.stack(
-        [projected_potential(specimen(parameters, c), parameters.pixels, parameters.energy) for c in found]
-    )[:, None]
-    error = torch.as_tensor((stored["beam_error"] / stored["scale"]).values).flatten()[:count]
-    return Samples(found, stretched(potentials), stretched(disks), error.float())
+    return Samples(found, potentials_of(parameters, found), stretched(disks), parameters.thickness)

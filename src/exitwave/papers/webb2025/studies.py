@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import xarray as xr
 
-from exitwave.papers.webb2025.exact import convergence, cost, same_projection, speed
+from exitwave.papers.webb2025.exact import convergence, cost, same_projection, speed, thickness_change
 from exitwave.papers.webb2025.library import crystals
 from exitwave.papers.webb2025.patterns import patterns
 from exitwave.papers.webb2025.translation import translation
@@ -18,5 +18,6 @@ STUDIES: dict[str, Callable[..., xr.Dataset]] = {
     "convergence": convergence,
     "same_projection": same_projection,
     "speed": speed,
+    "thickness_change": thickness_change,
     "translation": translation,
 }
