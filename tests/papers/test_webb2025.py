@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +12,17 @@ from exitwave.chapters.points import Point
 from exitwave.chapters.reproduce import _collect
 from exitwave.errors import InputError
 from exitwave.papers.verdicts import load_claims
-from exitwave.papers.webb2025 import exact, library, patterns, scores, training, translation
+from exitwave.papers.webb2025 import (
+    exact,
+    frontier,
+    library,
+    patterns,
+    projection,
+    refinement,
+    scores,
+    training,
+    translation,
+)
 from exitwave.papers.webb2025.parameters import Parameters
 from exitwave.simulate import lacbed
 from exitwave.specimens.crystals import from_table, to_table
@@ -247,6 +258,44 @@ def test_a_thicker_crystal_has_another_pattern(data):
     assert (errors[0] > 0).all()
     assert (np.diff(errors.mean(1)) > 0).all()
     assert float(found["mse_1nm"]) == errors[1, 0]
+
+
+def test_a_network_s_potential_is_refined_by_the_pattern(data):
+    crystals = patterns.stored_crystals(data)
+    potentials = patterns.potentials_of(data.changed(pixels=64), crystals)[:, 0]
+    fourfold = [i for i in range(20) if projection.has_symmetry(potentials[i], "4mm")]
+    other = [i for i in range(20) if i not in fourfold]
+    # A network that blurs, in another origin, and is unsure of what is weak.
+    chosen = [fourfold[0], *other[:1]]
+    blurred = torch.fft.fft2(potentials[chosen])
+    index = torch.fft.fftfreq(64, 1 / 64)
+    blurred = blurred * torch.exp(-((index[:, None] ** 2 + index**2) / 6**2))
+    images = patterns.stretched(torch.roll(torch.fft.ifft2(blurred).real, (5, -3), (-2, -1)))
+    run = xr.Dataset(
+        {
+            "predicted": (("seed", "kept", "y", "x"), (255 * images).round().numpy()[None]),
+            "truth": (("seed", "kept", "y", "x"), (255 * potentials[chosen]).round().numpy()[None]),
+            "name": (("seed", "kept"), [[crystals[i].name for i in chosen]]),
+            "lattice_parameter": (("seed", "kept"), [[crystals[i].lattice_parameter for i in chosen]]),
+        },
+        {"seed": [0]},
+    )
+    [found] = refinement.refine(data.changed(direction="inverse"), run)
+    assert found.name == crystals[fourfold[0]].name
+    assert found.before["mse_shifted"] > 1e-4
+    assert found.after["mse_shifted"] < 0.1 * found.before["mse_shifted"]
+
+
+def test_more_beams_cost_more_and_err_less(data, monkeypatch):
+    monkeypatch.setattr(frontier, "_CRYSTALS", 2)
+    monkeypatch.setattr(frontier, "_REFERENCE", 300)
+    found = frontier.frontier(data.changed(reads="crystals"))
+    few = [name for name in found["rule"].values if name != "FELIX"]
+    assert (np.diff(found["beams"].sel(rule=few)) > 0).all()
+    errors = found["mse"].sel(rule=few, thickness=500.0).values
+    assert errors[-1] < 0.1 * errors[0]
+    assert found["r"].sel(rule=few[-1], thickness=500.0) > 0.99
+    assert (found["seconds"] > 0).all()
 
 
 @pytest.mark.parametrize(

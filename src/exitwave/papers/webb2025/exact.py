@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -45,6 +46,17 @@ def quantity(values: object, units: str, long_name: str, dims: tuple[str, ...] =
     return xr.Variable(dims, np.asarray(values), {"units": units, "long_name": long_name})
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute in one thread, whose time is then that of the processor, busy machine or not."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def strontium_titanate(debye_waller: float = 0.0) -> Crystal:
     """Return SrTiO3 with one B for all atoms, Å²."""
     found = next(c for c in known_crystals() if c.name == "SrTiO3" and c.prototype == "perovskite")
@@ -66,14 +78,12 @@ def cost(parameters: Parameters, device: str = "cpu") -> xr.Dataset:
     error = (stored["beam_error"] / stored["scale"]).values.reshape(-1, len(THICKNESSES))
     crystals = stored_crystals(parameters)
     chosen = np.random.default_rng(parameters.seed).permutation(len(crystals))[:_TIMED_CRYSTALS]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    begin = time.perf_counter()
-    for crystal in (specimen(parameters, crystals[i]) for i in chosen):
-        field, how = geometry(parameters, crystal), beams_of(parameters, crystal)
-        lacbed.simulate(crystal, THICKNESSES, field, how, device=device)
-    seconds = (time.perf_counter() - begin) / len(chosen)
-    torch.set_num_threads(threads)
+    with one_thread():
+        begin = time.process_time()
+        for crystal in (specimen(parameters, crystals[i]) for i in chosen):
+            field, how = geometry(parameters, crystal), beams_of(parameters, crystal)
+            lacbed.simulate(crystal, THICKNESSES, field, how, device=device)
+        seconds = (time.process_time() - begin) / len(chosen)
     return xr.Dataset(
         {
             "pairs_in_three_weeks": quantity(

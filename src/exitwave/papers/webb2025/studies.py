@@ -7,6 +7,8 @@ from collections.abc import Callable
 import xarray as xr
 
 from exitwave.papers.webb2025.exact import convergence, cost, same_projection, speed, thickness_change
+from exitwave.papers.webb2025.frontier import frontier
+from exitwave.papers.webb2025.inversion import inversion
 from exitwave.papers.webb2025.library import crystals
 from exitwave.papers.webb2025.patterns import patterns
 from exitwave.papers.webb2025.translation import translation
@@ -18,6 +20,8 @@ STUDIES: dict[str, Callable[..., xr.Dataset]] = {
     "convergence": convergence,
     "same_projection": same_projection,
     "speed": speed,
+    "frontier": frontier,
     "thickness_change": thickness_change,
+    "inversion": inversion,
     "translation": translation,
 }
