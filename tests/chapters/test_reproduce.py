@@ -264,6 +264,11 @@ class TestRecompute:
     def test_tolerance(self, stored, again, scale, agrees):
         assert reproduce.Recomputed("claim", "quantity", 0, stored, again, scale).agrees is agrees
 
+    def test_another_network_may_differ_as_those_of_other_seeds_do(self):
+        assert not reproduce.Recomputed("claim", "quantity", 0, 0.04, 0.045, 0.04).agrees
+        assert reproduce.Recomputed("claim", "quantity", 0, 0.04, 0.045, 0.04, spread=0.01).agrees
+        assert not reproduce.Recomputed("claim", "quantity", 0, 0.04, 0.06, 0.04, spread=0.01).agrees
+
     def test_scale_is_the_largest_value_of_the_same_unit(self):
         def quantity(values, units):
             return xr.Variable("seed", values, {"units": units})

@@ -63,6 +63,11 @@ class TestClaims:
                 if claim.run is not None:
                     assert claims.runs[claim.run].seeds >= verdicts.MIN_SEEDS
 
+    def test_costs_are_not_computed_again(self):
+        for paper in PAPERS:
+            for claim in load_claims(paper).claims:
+                assert claim.timed or claim.run is None or claim.kind != "ratio", claim.id
+
     def test_unknown_paper(self):
         with pytest.raises(InputError, match="unknown paper 'zhou2021': use one of ede2020"):
             load_claims("zhou2021")

@@ -8,10 +8,9 @@ from typing import Any
 
 from exitwave import records
 from exitwave.chapters import ledger
-from exitwave.chapters.project import chapters, parameters_of
+from exitwave.chapters.project import chapters, parameters_of, trains
 from exitwave.chapters.reproduce import run_file
 from exitwave.chapters.run import run_path
-from exitwave.chapters.train import trains
 from exitwave.errors import InputError
 from exitwave.papers.parameters import SCALES
 from exitwave.papers.verdicts import PAPERS, load_claims
@@ -79,7 +78,7 @@ def gpu_runs_table() -> str:
             claim = next((c.id for c in claims.claims if name in (*c.runs, *c.sensitivity)), None)
             only = f" --only {claim}" if claim else ""
             command = f"`exitwave reproduce {paper} --scale gpu --device cuda{only}`"
-            if trains(paper, run):
+            if trains(paper, run.study):
                 command = f"`exitwave train {paper} --scale gpu --resume --run {name}`, then {command}"
             minutes = _workshop_minutes(paper, name)
             lines.append(f"| {paper} | {name} | {run.study} | {run.seeds} seeds | {minutes} | {command} |")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -60,3 +61,8 @@ def study_of(paper: str, name: str) -> Callable[..., xr.Dataset]:
     if name not in studies:
         raise InputError(f"unknown study {name!r} of {paper}: use one of {', '.join(studies)}")
     return studies[name]
+
+
+def trains(paper: str, study: str) -> bool:
+    """Tell whether a study trains a network: it takes ``how`` (:class:`exitwave.networks.plan.Training`)."""
+    return "how" in inspect.signature(study_of(paper, study)).parameters

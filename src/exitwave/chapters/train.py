@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -13,12 +12,12 @@ from typing import Any
 import xarray as xr
 
 from exitwave.chapters.points import Point, compute, finish
-from exitwave.chapters.project import parameters_of, study_of
+from exitwave.chapters.project import parameters_of, trains
 from exitwave.errors import InputError, RunError
 from exitwave.networks import checkpoints
 from exitwave.networks.processes import Tell, launch
 from exitwave.networks.training import CHECKPOINT, Progress, Training
-from exitwave.papers.verdicts import Run, load_claims
+from exitwave.papers.verdicts import load_claims
 from exitwave.project import runs_folder
 
 
@@ -64,11 +63,6 @@ class Outcome:
 Report = Callable[[Job, Progress], None]
 
 
-def trains(paper: str, run: Run) -> bool:
-    """Tell whether the study of a run trains a network."""
-    return "how" in inspect.signature(study_of(paper, run.study)).parameters
-
-
 def jobs_of(
     paper: str,
     scale: str,
@@ -92,7 +86,7 @@ def jobs_of(
     InputError
         For an unknown paper, scale, run, seed or parameter, or a paper that trains nothing.
     """
-    found = {name: run for name, run in load_claims(paper).runs.items() if trains(paper, run)}
+    found = {name: run for name, run in load_claims(paper).runs.items() if trains(paper, run.study)}
     if not found:
         raise InputError(f"{paper} has no networks to train: its runs are computed by `exitwave reproduce`")
     for name in runs:

@@ -59,6 +59,8 @@ class Claim(BaseModel):
         Runs with one setting changed, judged by the same rule: the reason behind a verdict.
     waiver : dict of scale to reason
         Why a row cannot be run at a scale, set before it is tried.
+    timed : bool
+        What is measured says more of the machine than of the row: it is not computed again to check it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -80,6 +82,7 @@ class Claim(BaseModel):
     beside: list[str] = []
     sensitivity: list[str] = []
     waiver: dict[str, str] = {}
+    timed: bool = False
     note: str = ""
 
     @property
