@@ -20,7 +20,7 @@ from exitwave.simulate import lacbed
 from exitwave.specimens.crystals import Crystal
 from exitwave.specimens.prototypes import known_crystals
 
-_SIZE, DISK_WIDTH = 150, 235  # of a disk, and of its figure: two abreast in a column of text
+_SIZE, DISK_WIDTH = 150, 200  # of a disk, and of its figure
 
 
 def disk(
@@ -61,12 +61,12 @@ def square(
     import holoviews as hv
 
     low, high = extent
-    # Axes of their own: figures side by side with axes of one name would move together.
     names = [axes[0].replace(" ", "_"), axes[1].replace(" ", "_")]
     drawn = hv.Image(np.flipud(values), bounds=(low, low, high, high), kdims=names, vdims=["value"])
     return drawn.opts(
         frame_width=_SIZE, frame_height=_SIZE, invert_yaxis=True, xlabel=axes[0], ylabel=axes[1], title=title,
         colorbar=True, cmap=figures.COLOUR_MAPS["magnitude"], clim=limits, clabel=label, tools=["hover"],
+        default_tools=[], toolbar=None, shared_axes=False,
     )  # fmt: skip
 
 

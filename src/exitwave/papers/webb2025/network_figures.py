@@ -16,6 +16,7 @@ from exitwave.papers.webb2025.patterns import THICKNESSES, Samples, stretched
 from exitwave.papers.webb2025.refinement import Refined
 
 ERROR = "mean square error (Eq. 3)"
+_SHOWN = 4  # crystals
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 
 
@@ -50,6 +51,16 @@ def beam_errors(stored: xr.Dataset) -> Any:
     return hv.Overlay(drawn).opts(logx=True, legend_position="bottom")
 
 
+def _log(values: Any) -> dict[str, Any]:
+    """Return options of an axis of errors: decades in steps of 1, 2, 5, labelled."""
+    found = np.asarray(values, float).ravel()
+    low, high = 0.7 * np.nanmin(found), 1.4 * np.nanmax(found)
+    steps = [m * 10.0**e for e in range(-7, 2) for m in (1, 2, 5)]
+    few = [step for step in steps if low <= step <= high]
+    ticks = few if len(few) <= 7 else [step for step in few if f"{step:.0e}"[0] == "1"]
+    return {"logy": True, "ylim": (low, high), "yticks": [(step, f"{step:g}") for step in ticks]}
+
+
 def frontier(run: xr.Dataset) -> Any:
     """Draw error against time: exact patterns of more and more beams, and FELIX's."""
     import holoviews as hv
@@ -69,7 +80,8 @@ def frontier(run: xr.Dataset) -> Any:
                 axis, ERROR, label=f"FELIX's beams, {label}",
             ).opts(color=colour, size=11, marker="x"),
         ]  # fmt: skip
-    return hv.Overlay(drawn).opts(logx=True, logy=True, legend_position="bottom", legend_cols=2)
+    both = mean["mse"].sel(thickness=[500.0, 2000.0])
+    return hv.Overlay(drawn).opts(logx=True, legend_position="bottom", legend_cols=2, **_log(both))
 
 
 def course(run: xr.Dataset) -> Any:
@@ -90,7 +102,9 @@ def course(run: xr.Dataset) -> Any:
         ]
     blank = float(run["mse_mean_image"].mean())
     drawn.append(_level(epochs, blank, "mean of the training images", "epoch"))
-    return hv.Overlay(drawn).opts(logx=True, logy=True, legend_position="bottom")
+    everything = np.concatenate([run["course"].values, run["course_train"].values])
+    ticks = [(value, f"{value:g}") for value in (2, 5, 10, 20, 40, 100)]
+    return hv.Overlay(drawn).opts(logx=True, xticks=ticks, legend_position="bottom", **_log(everything))
 
 
 def _level(x: Any, value: float, label: str, axis: str) -> Any:
@@ -125,7 +139,10 @@ def by_thickness(runs: Mapping[float, xr.Dataset], changes: xr.Dataset | None = 
                     (x, means.sel(change=change).values), axis, ERROR, label=f"{change / 10:g} nm too thick"
                 ).opts(color="grey", line_dash=dash)
             )
-    return hv.Overlay(drawn).opts(logy=True, legend_position="bottom")
+    lines = [] if changes is None else [means.sel(change=[10.0, 50.0]).values.ravel()]
+    everything = np.concatenate([values.ravel(), medians.ravel(), *lines])
+    ticks = [(each, f"{each:g}") for each in x]
+    return hv.Overlay(drawn).opts(legend_position="bottom", legend_cols=2, xticks=ticks, **_log(everything))
 
 
 def space_groups(run: xr.Dataset) -> Any:
@@ -144,7 +161,7 @@ def space_groups(run: xr.Dataset) -> Any:
         mean = hv.Scatter((order, means), "space group", label, label="mean of a group").opts(
             marker="dash", size=11, color=_COLOURS[1]
         )
-        drawn.append((points * mean).opts(logy=log, legend_position="bottom"))
+        drawn.append((points * mean).opts(legend_position="bottom", **(_log(values) if log else {})))
     return figures.row(*drawn)
 
 
@@ -152,11 +169,19 @@ def translations(run: xr.Dataset, parameters: Parameters, seed: int = 0) -> Any:
     """Show what a network was given, what it made of it, and the truth (Figs. 1 and 5)."""
     one = run.sel(seed=seed)
     drawn = []
-    for i in range(one.sizes["kept"]):
+    for i in range(_SHOWN):
         name = str(one["name"].values[i])
         for part, title in (("given", name), ("predicted", f"network, {_index(one, i)}"), ("truth", "exact")):
-            drawn.append(_either(one, part, i, title, parameters))
+            image = _either(one, part, i, title, parameters)
+            # One scale for all, whose key stands at the end of each line.
+            drawn.append(image.opts(colorbar=part == "truth"))
     return figures.row(*drawn, width=DISK_WIDTH)
+
+
+def typical(run: xr.Dataset, seed: int = 0) -> int:
+    """Return which of the crystals kept has the median error, the lower one of two."""
+    errors = run["mse"].sel(seed=seed).values[: run.sizes["kept"]]
+    return int(np.argsort(errors)[(len(errors) - 1) // 2])
 
 
 def _index(one: xr.Dataset, i: int) -> str:
@@ -209,7 +234,8 @@ def methods(runs: Mapping[str, xr.Dataset], quantity: str = "mse_test") -> Any:
     drawn = hv.Scatter(points, "network", ERROR, label="folds").opts(size=8, alpha=0.6, color=_COLOURS[0])
     drawn *= hv.Scatter(means, "network", ERROR, label="mean").opts(marker="dash", size=16, color=_COLOURS[1])
     drawn *= hv.HLine(blank).opts(color="grey", line_dash="dashed", line_width=1)
-    return drawn.opts(hv.opts.Scatter(xrotation=25), hv.opts.Overlay(logy=True, legend_position="bottom"))
+    limits = _log([blank, *(value for _, value in points)])
+    return drawn.opts(hv.opts.Scatter(xrotation=25), hv.opts.Overlay(legend_position="bottom", **limits))
 
 
 def paired(one: xr.Dataset, other: xr.Dataset, quantity: str = "mse_test") -> tuple[float, float, float]:
@@ -230,7 +256,8 @@ def origins(runs: Mapping[str, xr.Dataset]) -> Any:
             points = [("1", first), ("2", second)]
             line = hv.Curve(points, axis, ERROR, label=name).opts(color=colour)
             drawn += [line, hv.Scatter(points, axis, ERROR, label=name).opts(color=colour, size=7)]
-    return hv.Overlay(drawn).opts(logy=True, legend_position="bottom")
+    both = [run[f"{which}_origin_mse"] for run in runs.values() for which in ("first", "second")]
+    return hv.Overlay(drawn).opts(legend_position="bottom", **_log(both))
 
 
 def refined(found: Sequence[Refined]) -> Any:
@@ -244,7 +271,7 @@ def refined(found: Sequence[Refined]) -> Any:
         )
         for image, title, score in images:
             error = "" if score is None else f", {score['mse_shifted']:.0e}"
-            drawn.append(cell(stretched(image).numpy(), title + error))
+            drawn.append(cell(stretched(image).numpy(), title + error).opts(colorbar=score is None))
     return figures.row(*drawn, width=DISK_WIDTH)
 
 
@@ -263,6 +290,7 @@ def inversions(run: xr.Dataset) -> Any:
         values = values if error is None else values.sel(perturbation=error)
         points = list(zip(names, values.values.tolist(), strict=True))
         drawn.append(hv.Scatter(points, "crystal", label, label=title).opts(color=colour, size=8, alpha=0.8))
+    limits = _log([run["atoms_mse_shifted"], run["flat_mse_shifted"]])
     return hv.Overlay(drawn).opts(
-        hv.opts.Scatter(xrotation=25), hv.opts.Overlay(logy=True, legend_position="bottom")
+        hv.opts.Scatter(xrotation=25), hv.opts.Overlay(legend_position="bottom", legend_cols=2, **limits)
     )
