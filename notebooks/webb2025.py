@@ -24,7 +24,7 @@
 # |---|---|
 # | **Goals** | compute large-angle diffraction patterns of a crystal exactly and fast; see when such a pattern is converged and when not; judge what a network that predicts them is compared with |
 # | **You need** | Fourier series, eigenvectors of a matrix; [notation](../book/notation.md) |
-# | **Time** | 30 minutes to read, an hour with the exercises; the live cells run in about a minute on two cores |
+# | **Time** | 45 minutes to read, an hour and a half with the exercises; the live cells run in a minute and a half on two cores |
 # | **Memory, GPU** | below 2 GB; no GPU |
 # :::
 #
@@ -184,7 +184,7 @@ Markdown(speed_table(speed) if speed is not None else "nothing is stored: run `e
 
 # %% [markdown]
 # **Takeaway.** The paper compares a network on a GPU with FELIX on a cluster and finds four orders of magnitude. On one and
-# the same processor, the exact calculation batched, some thirty are left, for four thicknesses against one; with the
+# the same processor, the exact calculation batched, thirty to forty are left, for four thicknesses against one; with the
 # beams that FELIX takes, both need about the same time. A compact generator is a thousand times faster, if it is as good.
 # Data: {download}`speed <../data/webb2025/workshop/speed.nc>`.
 #
@@ -340,7 +340,7 @@ network_figures.course(forward[500.0])
 network_figures.translations(forward[500.0], workshop)
 
 # %% [markdown]
-# **Takeaway.** Crystals that the network has not seen, the first six of a fold, not chosen by result. Lines, their widths and the
+# **Takeaway.** Crystals that the network has not seen, the first four of a fold, not chosen by result. Lines, their widths and the
 # contrast come out; the fine structure at the centre is invented. A fifth of the error is what breaks the symmetry 2mm
 # of every disk: three quarters would, had the network learned nothing of it, none if it had learned all. To average a
 # prediction over the symmetry costs nothing and takes a sixth of the error away.
@@ -401,10 +401,9 @@ backward = workshop.changed(direction="inverse")
 network_figures.translations(inverse[500.0], backward)
 
 # %% [markdown]
-# **Takeaway.** The network finds the atoms of most unseen crystals: the median of $R$ is 0.98 over three folds. One answer
-# is right in another place: that of LiAl, shifted by 1/8 [110], as the paper found. The mean square error flatters: a potential is
-# dark but for a few pixels, so that the mean of all training potentials, which shows no crystal at all, is as good as
-# 0.0045, and the network's mean is not far below.
+# **Takeaway.** The network finds the atoms of most unseen crystals: the median of $R$ is 0.98 over three folds. The mean square
+# error flatters: a potential is dark but for a few pixels, so that the mean of all training potentials, which shows no crystal
+# at all, is as good as 0.0045, and the network's mean is not far below.
 
 # %%
 network_figures.over_thickness(inverse, backward, network_figures.typical(inverse[500.0]))

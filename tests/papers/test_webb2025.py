@@ -155,6 +155,10 @@ class TestScores:
         least = torch.stack(each).amin(0).double()
         assert torch.allclose(scores.aligned_mean_square(made, truth), least, atol=1e-6)
 
+    def test_best_shifted_is_where_the_truth_is(self):
+        truth = drawn(16, 16)
+        assert torch.equal(scores.best_shifted(torch.roll(truth, (3, -5), (0, 1)), truth), truth)
+
     def test_a_shift_by_an_eighth_explains_what_it_explains(self):
         truth = patterns.stretched(drawn(20, 1, 16, 16)) * 2 - 1
         made = truth.clone()
@@ -320,7 +324,8 @@ def _empty_project(folder):
     return folder
 
 
-def test_shards_of_the_claims_cover_the_data_set():
+@pytest.mark.parametrize("scale", ["workshop", "gpu"])
+def test_shards_of_the_claims_cover_the_data_set(scale):
     felix = load_claims("webb2025").specimens["felix"]
-    parameters = Parameters.at("workshop", **felix.settings)
+    parameters = Parameters.at(scale, **felix.settings)
     assert felix.seeds * parameters.shard == parameters.crystals

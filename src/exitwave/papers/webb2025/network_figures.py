@@ -14,9 +14,11 @@ from exitwave.papers.webb2025.figures import DISK_WIDTH, disk, square
 from exitwave.papers.webb2025.parameters import Parameters
 from exitwave.papers.webb2025.patterns import THICKNESSES, Samples, stretched
 from exitwave.papers.webb2025.refinement import Refined
+from exitwave.papers.webb2025.scores import best_shifted
 
 ERROR = "mean square error (Eq. 3)"
-_SHOWN = 4  # crystals
+# Crystals, three images each, which stand abreast in a column of text.
+_SHOWN, _SMALL = 4, 128
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 
 
@@ -168,14 +170,25 @@ def space_groups(run: xr.Dataset) -> Any:
 def translations(run: xr.Dataset, parameters: Parameters, seed: int = 0) -> Any:
     """Show what a network was given, what it made of it, and the truth (Figs. 1 and 5)."""
     one = run.sel(seed=seed)
-    drawn = []
+    rows = []
     for i in range(_SHOWN):
         name = str(one["name"].values[i])
-        for part, title in (("given", name), ("predicted", f"network, {_index(one, i)}"), ("truth", "exact")):
-            image = _either(one, part, i, title, parameters)
-            # One scale for all, whose key stands at the end of each line.
-            drawn.append(image.opts(colorbar=part == "truth"))
-    return figures.row(*drawn, width=DISK_WIDTH)
+        titles = {"given": name, "predicted": f"network, {_index(one, i)}", "truth": "exact"}
+        rows.append([_either(one, part, i, title, parameters) for part, title in titles.items()])
+    return _triplets(rows)
+
+
+def _triplets(rows: Sequence[Sequence[Any]]) -> Any:
+    """Put three small images abreast, a row for each crystal; one scale for all, whose key ends each row."""
+    import panel as pn
+
+    small = {"frame_width": _SMALL, "frame_height": _SMALL, "fontsize": {"title": 8, "labels": 8, "ticks": 7}}
+    drawn = [
+        figures.row(*(image.opts(colorbar=image is row[-1], **small) for image in row), width=_SMALL)
+        for row in rows
+    ]
+    column: Any = pn.Column
+    return column(*drawn)
 
 
 def typical(run: xr.Dataset, seed: int = 0) -> int:
@@ -261,18 +274,20 @@ def origins(runs: Mapping[str, xr.Dataset]) -> Any:
 
 
 def refined(found: Sequence[Refined]) -> Any:
-    """Show potentials of a network, after the fit to the pattern, and the truth at the fit's resolution."""
-    drawn = []
+    """Show potentials of a network, after the fit to the pattern, and the truth, all best shifted to it."""
+    rows = []
     for each in found:
         images = (
-            (each.fit.start, f"{each.name}: network", each.before),
-            (each.fit.potential, "after the fit", each.after),
+            (each.fit.start, f"{each.name}, network", each.before),
+            (each.fit.potential, "fitted", each.after),
             (each.truth, "truth", None),
         )
+        row = []
         for image, title, score in images:
             error = "" if score is None else f", {score['mse_shifted']:.0e}"
-            drawn.append(cell(stretched(image).numpy(), title + error).opts(colorbar=score is None))
-    return figures.row(*drawn, width=DISK_WIDTH)
+            row.append(cell(stretched(best_shifted(image, each.truth)).numpy(), title + error))
+        rows.append(row)
+    return _triplets(rows)
 
 
 def inversions(run: xr.Dataset) -> Any:

@@ -61,6 +61,13 @@ def aligned_mean_square(made: Tensor, target: Tensor) -> Tensor:
     return error.clamp_min(0)
 
 
+def best_shifted(image: Tensor, truth: Tensor) -> Tensor:
+    """Return an image (y, x) cyclically shifted to where its cross-correlation with another is highest."""
+    alike = torch.fft.ifft2(torch.fft.fft2(truth.double()) * torch.fft.fft2(image.double()).conj()).real
+    row, column = divmod(int(alike.argmax()), alike.shape[1])
+    return torch.roll(image, (row, column), (0, 1))
+
+
 def eighth_mean_square(made: Tensor, target: Tensor) -> Tensor:
     """Return Eq. 3 of each image after the best shift by 1/8 of the cell along both axes.
 
