@@ -18,7 +18,7 @@ from exitwave.papers.webb2025.scores import best_shifted
 
 ERROR = "mean square error (Eq. 3)"
 # Crystals, three images each, which stand abreast in a column of text.
-_SHOWN, _SMALL = 4, 128
+_SHOWN, _SMALL = 4, 108
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 
 
@@ -294,7 +294,7 @@ def inversions(run: xr.Dataset) -> Any:
     """Draw the error of the potential of each crystal, after the best shift, by what the fit began with."""
     import holoviews as hv
 
-    label, drawn = f"{ERROR}, best shifted", []
+    label, drawn = "error (Eq. 3), best shifted", []
     names = [str(name).split(",")[0] for name in run["name"].values]
     starts = (
         ("alone", "atoms", None), ("from nothing", "flat", None),
