@@ -428,7 +428,8 @@ assert max(back.values()) < 1.15 * min(back.values()), back
 assert 0.97 < float(inverse[500.0]["r_median"].mean()) < 0.99
 assert float(inverse[500.0]["mse_mean_image"].mean()) < 1.5 * back[500.0], back
 assert float(forward[500.0]["groups_below"].mean()) < 0.5
-#
+
+# %% [markdown]
 # ### The origin
 
 # %%
@@ -447,7 +448,8 @@ first, second = (forward[500.0][f"{which}_origin_mse"].values for which in ("fir
 assert sum(first > second) == 2, (first, second)
 assert 0.5 < float(inverse[500.0]["eighth_share"].mean()) < 0.7
 assert 0.0020 < float(inverse[500.0]["aligned_mse"].mean()) < 0.0024
-#
+
+# %% [markdown]
 # ## Better than the paper
 #
 # ### The network
@@ -509,7 +511,8 @@ back_ratio = float(
 assert 0.9 < back_ratio < 1.1, back_ratio
 new = kinds_inverse["new prototypes"]
 assert float(new["mse_test"].mean()) > 0.95 * float(new["mse_mean_image"].mean())
-#
+
+# %% [markdown]
 # ### Few beams, exactly
 #
 # A network buys time with error. So does an exact calculation with few beams. Here are both errors against many beams, for
@@ -522,7 +525,8 @@ network_figures.frontier(frontier)
 # %% [markdown]
 # **Takeaway.** FELIX's choice of beams (crosses) is not the best: 193 beams by a plain resolution limit take half its time and
 # err a quarter as much at 50 nm, two thirds at 200 nm. Forty-nine beams, which take less than a tenth of a second for all
-# four thicknesses, err against many by about as much as the networks of this page do against FELIX's pattern. Whoever wants a pattern fast and can live with such an error needs no network.
+# four thicknesses, err against many by about as much as the networks of this page do against FELIX's pattern. Whoever wants
+# a pattern fast and can live with such an error needs no network.
 # Data: {download}`frontier <../data/webb2025/workshop/frontier.nc>`.
 
 # %% tags=["hide-cell"]
@@ -535,7 +539,8 @@ seconds = mean_frontier["seconds"]
 assert 0.4 < float(seconds.sel(rule="193") / seconds.sel(rule="FELIX")) < 0.6
 assert float(seconds.sel(rule="49")) < 0.1
 assert 0.02 < float(at_50nm.sel(rule="49")) < 0.04, at_50nm.values
-#
+
+# %% [markdown]
 # ### From pattern to potential by physics
 #
 # "There is no conventional method which can perform this calculation", the paper says of the way from pattern to potential. Here is
@@ -569,7 +574,6 @@ assert sum(far < 1e-4) == 1, far
 assert (fits["flat_mse_shifted"].values > 0.05).all()
 
 # %% [markdown]
-#
 # A network knows where to begin, and physics how to go on. These are the network's answers of the fold above whose
 # projection has the symmetry 4mm, fitted to the exact patterns of the crystals, live:
 
