@@ -1,6 +1,7 @@
 """Fixtures that all tests share."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,18 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def exitwave(monkeypatch, capsys):
+    """Run the command line in this process; returns (exit status, output, errors)."""
+    from exitwave import cli
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["exitwave", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        said = capsys.readouterr()
+        return left.value.code or 0, said.out, said.err
+
+    return run

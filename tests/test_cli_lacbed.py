@@ -1,11 +1,9 @@
 """``exitwave simulate lacbed``: from a CIF to disks that add up, and what it refuses."""
 
-import sys
-
 import numpy as np
 import pytest
 
-from exitwave import cli, optics, records
+from exitwave import optics, records
 from exitwave.cli import crystals
 from exitwave.simulate.lacbed import setup as setting_up
 
@@ -43,16 +41,9 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def call(here, monkeypatch, capsys):
-    """Run the command in this process; returns (exit status, output, errors)."""
-
+def call(here, exitwave):
     def run(*arguments, structure="x.cif"):
-        words = ["exitwave", "simulate", "lacbed", structure, "-o", "out.nc", *map(str, arguments)]
-        monkeypatch.setattr(sys, "argv", words)
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        said = capsys.readouterr()
-        return left.value.code or 0, said.out, said.err
+        return exitwave("simulate", "lacbed", structure, "-o", "out.nc", *arguments)
 
     return run
 

@@ -1,13 +1,12 @@
 """``exitwave retrieve lorentz`` and the layers below it, on simulated series of known phase and shift."""
 
 import math
-import sys
 
 import numpy as np
 import pytest
 import torch
 
-from exitwave import cli, metrics, records
+from exitwave import metrics, records
 from exitwave.cli import methods, preview
 from exitwave.errors import InputError
 from exitwave.retrieve import lorentz
@@ -351,18 +350,14 @@ class TestDefocus:
 
 
 @pytest.fixture
-def call(tmp_path, monkeypatch, capsys, series):
-    """Run the command on the series in this process; returns (exit status, output, errors)."""
+def call(tmp_path, monkeypatch, exitwave, series):
+    """Run the command on the series."""
     monkeypatch.chdir(tmp_path)
     np.save("x.npy", (870 * series.images).numpy())
 
     def run(*arguments, defocus="-0.15mm,0,0.15mm"):
         given = ["x.npy", f"--defocus={defocus}", "--energy", "200keV", "--pixel", "10nm", "-o", "out.nc"]
-        monkeypatch.setattr(sys, "argv", ["exitwave", "retrieve", "lorentz", *given, *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        said = capsys.readouterr()
-        return left.value.code or 0, said.out, said.err
+        return exitwave("retrieve", "lorentz", *given, *arguments)
 
     return run
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 import xarray as xr
 
-from exitwave import cli, records
+from exitwave import records
 from exitwave.chapters import reproduce, train
 from exitwave.errors import RunError
 from exitwave.networks import checkpoints
@@ -23,6 +23,7 @@ from exitwave.networks.weights import load_network, read_tensors, save_weights
 from exitwave.papers import verdicts
 from exitwave.papers.verdicts import Claim, PaperClaims, Run
 from exitwave.papers.webb2025 import studies
+from exitwave.papers.webb2025.parameters import Parameters
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -112,20 +113,6 @@ def runs(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    """Run the command line in this process; returns (exit status, output, errors)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["exitwave", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        said = capsys.readouterr()
-        return left.value.code or 0, said.out, said.err
-
-    return run
-
-
-@pytest.fixture
 def clock(monkeypatch):
     """A clock of minutes that moves only when told to."""
     now = SimpleNamespace(minutes=0.0)
@@ -190,8 +177,8 @@ class TestChoice:
             ("webb2025 --device abacus", ["'abacus'"]),
         ],
     )
-    def test_refusals(self, call, runs, words, named):
-        status, output, errors = call("train", *words.split())
+    def test_refusals(self, exitwave, runs, words, named):
+        status, output, errors = exitwave("train", *words.split())
         assert (status, output) == (2, "")
         [line] = errors.splitlines()
         assert all(text in line for text in named), line
@@ -199,8 +186,8 @@ class TestChoice:
 
 
 class TestTraining:
-    def test_leaves_result_weights_and_checkpoint(self, call, runs):
-        status, output, errors = call("train", "webb2025", "--scale", "smoke", "--device", "cpu")
+    def test_leaves_result_weights_and_checkpoint(self, exitwave, runs):
+        status, output, errors = exitwave("train", "webb2025", "--scale", "smoke", "--device", "cpu")
         assert status == 0, errors
         assert said(output) == ["100% trained"] * 3
         for job, line in zip(jobs(), output.splitlines(), strict=True):
@@ -235,9 +222,9 @@ class TestTraining:
         assert ASKED == []
 
     @pytest.mark.usefixtures("clock")  # which stands still: one step each
-    def test_reproduce_collects_what_was_trained_in_part_too(self, call):
+    def test_reproduce_collects_what_was_trained_in_part_too(self, exitwave):
         command = ("train", "webb2025", "--scale", "smoke", "--device", "cpu", "--budget-minutes", "1e-9")
-        assert said(call(*command)[1]) == ["12.5% trained"] * 3
+        assert said(exitwave(*command)[1]) == ["12.5% trained"] * 3
         train.train(jobs(runs=["first"], seeds=[1]), resume=True)
         ASKED.clear()
         paths = reproduce.reproduce("webb2025", "smoke", report=lambda *_: None, in_process=True)
@@ -247,13 +234,13 @@ class TestTraining:
         assert stored["second"]["fraction"].values.tolist() == [1 / STEPS]
         assert stored["first"]["mse"][0] > stored["first"]["mse"][1]
 
-    def test_one_that_fails_leaves_the_others_alone(self, call, monkeypatch):
+    def test_one_that_fails_leaves_the_others_alone(self, exitwave, monkeypatch):
         def report(progress):
             if len(ASKED) == 2:
                 raise RunError("the loss is nan")
 
         monkeypatch.setattr(WATCH, "report", report)
-        status, output, errors = call("train", "webb2025", "--scale", "smoke", "--device", "cpu")
+        status, output, errors = exitwave("train", "webb2025", "--scale", "smoke", "--device", "cpu")
         assert status == 1
         assert errors.splitlines()[-1] == "exitwave: 1 of 3 trainings failed: the loss is nan"
         assert said(output) == ["100% trained", "failed", "100% trained"]
@@ -281,10 +268,10 @@ class TestBudget:
         train.train(jobs(), budget_minutes=30)
         assert [how.budget_minutes for *_, how in ASKED] == pytest.approx([15, 30])
 
-    def test_when_it_is_spent_the_rest_waits(self, call, clock, monkeypatch):
+    def test_when_it_is_spent_the_rest_waits(self, exitwave, clock, monkeypatch):
         self.spend(monkeypatch, clock, 31)
         command = ("train", "webb2025", "--scale", "smoke", "--device", "cpu", "--budget-minutes", "30")
-        status, output, _ = call(*command)
+        status, output, _ = exitwave(*command)
         assert status == 0
         assert said(output) == ["100% trained", "not begun", "not begun"]
         assert [how.budget_minutes for *_, how in ASKED] == pytest.approx([10])
@@ -311,13 +298,13 @@ class TestBudget:
 
 
 class TestContinuation:
-    def test_a_checkpoint_needs_resume_and_nothing_is_begun_without(self, call, monkeypatch):
+    def test_a_checkpoint_needs_resume_and_nothing_is_begun_without(self, exitwave, monkeypatch):
         [_, job] = jobs(seeds=[0])
         monkeypatch.setattr(WATCH, "report", stop_at(3))
         with pytest.raises(KeyboardInterrupt):
             train.train([job])
         ASKED.clear()
-        status, output, errors = call("train", "webb2025", "--scale", "smoke", "--device", "cpu")
+        status, output, errors = exitwave("train", "webb2025", "--scale", "smoke", "--device", "cpu")
         assert (status, output) == (2, "")
         [line] = errors.splitlines()
         assert str(job.folder) in line
@@ -327,11 +314,11 @@ class TestContinuation:
         monkeypatch.setattr(WATCH, "report", lambda progress: None)
         assert fractions(train.train([job], resume=True)) == [1]
 
-    def test_a_damaged_checkpoint_is_told_in_one_line(self, call):
+    def test_a_damaged_checkpoint_is_told_in_one_line(self, exitwave):
         [job] = jobs(runs=["second"])
         job.folder.mkdir(parents=True)
         job.checkpoint.write_bytes(b"nothing")
-        status, output, errors = call(
+        status, output, errors = exitwave(
             "train", "webb2025", "--scale", "smoke", "--run", "second", "--resume", "--device", "cpu"
         )
         assert (status, output) == (2, "")
@@ -378,6 +365,7 @@ class TestContinuation:
             f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
             "import torch\n"
             "import test_train as t\n"
+            "from exitwave import cli\n"
             "t.install()\n"
             "torch.set_num_threads(1)\n"
             "def report(progress):\n"
@@ -385,7 +373,7 @@ class TestContinuation:
             "        os.kill(os.getpid(), signal.SIGKILL)\n"
             "t.WATCH.report = report\n"
             "if __name__ == '__main__':\n"
-            "    t.cli.main()\n"
+            "    cli.main()\n"
         )
         environment = {
             **os.environ, "EXITWAVE_RUNS": str(runs), "KILL_AT": str(kill_at), "OMP_NUM_THREADS": "1",
@@ -410,21 +398,45 @@ def test_two_devices_end_as_one(tmp_path):
     assert records.provenance_of(found)["device"] == "2 x cpu"
 
 
+SPECIMENS = {
+    "plain": Run(study="plain", settings={"reads": "nothing"}, seeds=1),
+    "crystals": Run(study="plain", settings={"reads": "nothing"}, seeds=2),
+    "felix": Run(study="plain", settings={"reads": "crystals"}, seeds=1),
+}
+
+
 class TestSpecimens:
     """What networks learn from is made where it is missing, and kept."""
 
-    def test_missing_ones_are_made_once(self, monkeypatch, call, runs, tmp_path):
-        claims = CLAIMS.model_copy(update={"specimens": {"data": Run(study="plain", settings={}, seeds=2)}})
-        monkeypatch.setattr(reproduce, "load_claims", lambda _: claims)
-        monkeypatch.setattr(verdicts, "load_claims", lambda _: claims)
-        made = runs / "specimens" / "data-gpu.nc"
+    def test_missing_ones_are_made_once_and_no_others(self, monkeypatch, exitwave, runs, tmp_path):
+        read = {name: run.model_copy(update={"settings": run.settings | {"reads": "patterns"}})
+                for name, run in CLAIMS.runs.items()}  # fmt: skip
+        claims = CLAIMS.model_copy(update={"specimens": SPECIMENS, "runs": read})
+        for module in (reproduce, train, verdicts):
+            monkeypatch.setattr(module, "load_claims", lambda _: claims)
+        needed = [f"specimen {name} of webb2025" for name in ("crystals", "felix")]
         for turn in range(2):
-            code, _, said = call(
-                "train", "webb2025", "--scale", "gpu", "--run", "first", "--seed", "0", "--device", "cpu"
+            code, _, said = exitwave(
+                "train", "webb2025", "--scale", "paper", "--run", "first", "--seed", "0", "--device", "cpu"
             )
-            assert code == 0
-            assert ("specimens of webb2025" in said) is (turn == 0)
-            assert made.is_file()
+            assert code == 0, said
+            assert [text in said for text in needed] == [turn == 0] * 2
+        made = sorted(path.name for path in (runs / "specimens").iterdir())
+        assert made == ["crystals-paper.nc", "felix-paper.nc"]
         assert not (tmp_path / "data").exists()  # of which they would be too large a part
-        assert reproduce.missing_specimens("webb2025", "gpu") == []
-        assert reproduce.missing_specimens("webb2025", "workshop") == ["data"]
+        assert reproduce.missing_specimen("webb2025", Parameters.at("paper", reads="patterns")) is None
+        # Smoke and workshop scale read those of the project.
+        assert reproduce.missing_specimen("webb2025", Parameters.at("workshop", reads="patterns")) is None
+
+    def test_one_of_them_by_name(self, exitwave, monkeypatch, runs):
+        claims = CLAIMS.model_copy(update={"specimens": SPECIMENS})
+        monkeypatch.setattr(reproduce, "load_claims", lambda _: claims)
+        command = ("reproduce", "webb2025", "--scale", "paper", "--specimens", "--only")
+        code, _, said = exitwave(*command, "crystals")
+        assert code == 0, said
+        assert [path.name for path in (runs / "specimens").iterdir()] == ["crystals-paper.nc"]
+        code, _, said = exitwave(*command, "cristals")
+        assert code == 2
+        assert (
+            said == "exitwave: unknown specimen 'cristals' of webb2025: use one of plain, crystals, felix\n"
+        )

@@ -34,6 +34,13 @@ def test_cells_are_those_of_the_source(source):
 
 
 @every_chapter
+def test_no_heading_is_a_comment_of_a_code_cell(source):
+    # Without its own marker, prose that follows code becomes part of it and vanishes from the page.
+    code = [cell.source for cell in jupytext.read(source).cells if cell.cell_type == "code"]
+    assert not [line for cell in code for line in cell.splitlines() if line.startswith("# #")]
+
+
+@every_chapter
 def test_stores_no_outputs(source):
     code = [cell for cell in read(source).cells if cell.cell_type == "code"]
     assert code

@@ -8,8 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exitwave import records
-from exitwave.chapters.points import Point
-from exitwave.chapters.reproduce import _collect
 from exitwave.errors import InputError
 from exitwave.papers.verdicts import load_claims
 from exitwave.papers.webb2025 import (
@@ -27,37 +25,6 @@ from exitwave.papers.webb2025.parameters import Parameters
 from exitwave.simulate import lacbed
 from exitwave.specimens.crystals import from_table, to_table
 from exitwave.specimens.prototypes import known_crystals, other_origin
-
-SMALL = {"crystals": 20, "shard": 20, "pixels": 32, "reads": "nothing"}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """A data set of 20 small crystals in a folder of its own, with shards as `reproduce` stores them."""
-    folder = tmp_path_factory.mktemp("data")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EXITWAVE_DATA", str(folder))
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setattr(patterns, "PIXELS", 32)
-        crystals = [c for c in known_crystals() if len(c.numbers) <= 8 and c.prototype != "simple cubic"]
-        chosen = sorted(crystals, key=lambda c: c.lattice_parameter)[:20]
-        place = folder / "webb2025" / "specimens"
-        for name, study, seeds in (("crystals", None, 1), ("felix", patterns.patterns, 2)):
-            settings_ = SMALL | {"shard": 10, "reads": "nothing" if study is None else "crystals"}
-            points = [
-                Point(
-                    "webb2025",
-                    "patterns" if study else "crystals",
-                    Parameters.at("smoke", **settings_, seed=seed),
-                )
-                for seed in range(seeds)
-            ]
-            results = []
-            for point in points:
-                made = to_table(chosen) if study is None else study(point.parameters)
-                results.append(records.with_provenance(made, {"seconds": 1.0, "device": "cpu"}))
-            records.save(_collect("webb2025", "smoke", name, points, results), place / f"{name}.nc")
-        yield Parameters.at("smoke", crystals=20, shard=10, pixels=32, folds=4, batch=5, reads="patterns")
 
 
 def test_samples_are_whole_stretched_and_in_the_order_of_the_crystals(data):
@@ -254,6 +221,27 @@ def test_both_origins_of_a_crystal_show_the_same_pattern_and_another_potential(d
         for each in (spinel, other_origin(spinel))
     ]
     assert (disks[0] - disks[1]).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("setting", ["1", "2"])
+def test_errors_of_two_origins_are_told_apart(data, setting):
+    spinel = next(c for c in known_crystals() if c.prototype == "spinel" and c.setting == "2")
+    crystal = spinel if setting == "2" else other_origin(spinel)
+    targets = 2 * patterns.potentials_of(data, [crystal]) - 1
+    unseen = training.Pairs(torch.zeros_like(targets), targets)
+    samples = patterns.Samples([crystal], targets, targets, 500.0)
+
+    class Knowing(torch.nn.Linear):
+        """Knows the potential with the origin that the crystal has."""
+
+        def forward(self, given):
+            return targets[: len(given)]
+
+    fold = training.Fold(torch.arange(0), torch.arange(1))
+    found = translation.Trained(Knowing(1, 1), None, fold, unseen, unseen, samples, 1)
+    errors = dict(zip("12", translation._origins(data.changed(direction="inverse"), found), strict=True))
+    assert errors.pop(setting) < 1e-12
+    assert min(errors.values()) > 1e-3
 
 
 def test_a_thicker_crystal_has_another_pattern(data):

@@ -75,9 +75,7 @@ def gpu_runs_table() -> str:
         for name, run in claims.runs.items():
             if run_file(paper, "gpu", name).is_file():
                 continue
-            claim = next((c.id for c in claims.claims if name in (*c.runs, *c.sensitivity)), None)
-            only = f" --only {claim}" if claim else ""
-            command = f"`exitwave reproduce {paper} --scale gpu --device cuda{only}`"
+            command = f"`exitwave reproduce {paper} --scale gpu --device cuda --only {name}`"
             if trains(paper, run.study):
                 command = f"`exitwave train {paper} --scale gpu --resume --run {name}`, then {command}"
             minutes = _workshop_minutes(paper, name)

@@ -18,7 +18,7 @@ from exitwave.chapters.sources import source_hash
 from exitwave.errors import InputError
 from exitwave.papers.parameters import SCALES, PaperParameters, Scale
 from exitwave.papers.verdicts import PAPERS, Claim, Run, load_claims
-from exitwave.project import data_folder, runs_folder, specimen_name, specimen_of_scale
+from exitwave.project import data_folder, runs_folder, specimen_name
 
 # How far a quantity computed again may lie from the stored one, over the largest stored value of its
 # kind: thousands of float32 steps on another processor do not end on the same bits.
@@ -88,15 +88,18 @@ def reproduce(paper: str, scale: Scale, *, only: str | None = None, report: Repo
     ]
 
 
-def missing_specimens(paper: str, scale: Scale) -> list[str]:
-    """Return the names of the specimens of a paper that have no file at a scale."""
-    missing = []
-    for name in load_claims(paper).specimens:
-        try:
-            specimen_of_scale(paper, name, scale)
-        except InputError:
-            missing.append(name)
-    return missing
+def missing_specimen(paper: str, parameters: PaperParameters) -> str | None:
+    """Return the specimen to be made next before a study can run; None if it has all that it reads."""
+    try:
+        parameters.files()
+    except InputError as error:
+        for name, run in load_claims(paper).specimens.items():
+            # The error names the first file that is missing, whose own study may miss one.
+            if f"/{specimen_name(name, parameters.scale)} " in str(error):
+                itself = parameters_of(paper).at(parameters.scale, **run.settings)
+                return missing_specimen(paper, itself) or name
+        raise
+    return None
 
 
 def reproduce_specimens(
@@ -122,20 +125,33 @@ def reproduce_specimens(
     Raises
     ------
     InputError
-        If the paper has none.
+        If the paper has none, or none of such a name.
+    """
+    folder = data_folder() if scale in ("smoke", "workshop") else runs_folder()
+    written = []
+    for name, run in selected_specimens(paper, only).items():
+        points = run_points_of(paper, run, scale)
+        result = _collect(paper, scale, name, points, run_points(points, report=report, **how))
+        path = folder / paper / "specimens" / specimen_name(name, scale)
+        written.append(records.save(result, path))
+    return written
+
+
+def selected_specimens(paper: str, only: Sequence[str] = ()) -> dict[str, Run]:
+    """Return the stored specimens of a paper, or those of these names.
+
+    Raises
+    ------
+    InputError
+        If the paper has none, or none of such a name.
     """
     specimens = load_claims(paper).specimens
     if not specimens:
         raise InputError(f"{paper} has no stored specimens: leave out --specimens")
-    folder = data_folder() if scale in ("smoke", "workshop") else runs_folder()
-    written = []
-    for name, run in specimens.items():
-        if name in only or not only:
-            points = run_points_of(paper, run, scale)
-            result = _collect(paper, scale, name, points, run_points(points, report=report, **how))
-            path = folder / paper / "specimens" / specimen_name(name, scale)
-            written.append(records.save(result, path))
-    return written
+    for name in only:
+        if name not in specimens:
+            raise InputError(f"unknown specimen {name!r} of {paper}: use one of {', '.join(specimens)}")
+    return {name: run for name, run in specimens.items() if name in only or not only}
 
 
 def _collect(

@@ -63,15 +63,15 @@ class Outcome:
 Report = Callable[[Job, Progress], None]
 
 
-def jobs_of(
+def points_of(
     paper: str,
     scale: str,
     *,
     runs: Collection[str] = (),
     seeds: Collection[int] = (),
     changes: Mapping[str, Any] | None = None,
-) -> list[Job]:
-    """Return the trainings of a paper, in the order of its claims.yml, seeds within.
+) -> list[tuple[str, Point]]:
+    """Return run and point of each training of a paper, whether or not the files they read are there.
 
     Parameters
     ----------
@@ -103,13 +103,30 @@ def jobs_of(
         if name in (changes or {}):
             raise InputError(f"parameter {name!r} of a training: give it as --{name}")
     model = parameters_of(paper)
+    return [
+        (name, Point(paper, run.study, model.at(scale, **(run.settings | dict(changes or {})), seed=seed)))
+        for name, run in chosen.items()
+        for seed in range(run.seeds)
+        if seed in seeds or not seeds
+    ]
+
+
+def jobs_of(paper: str, scale: str, **choice: Any) -> list[Job]:
+    """Return the trainings of a paper, in the order of its claims.yml, seeds within.
+
+    Parameters
+    ----------
+    paper, scale, **choice
+        See :func:`points_of`.
+
+    Raises
+    ------
+    InputError
+        As there, and if a file that a network learns from is missing.
+    """
     jobs: dict[str, Job] = {}
-    for name, run in chosen.items():
-        for seed in range(run.seeds):
-            if seed in seeds or not seeds:
-                parameters = model.at(scale, **(run.settings | dict(changes or {})), seed=seed)
-                point = Point(paper, run.study, parameters)
-                jobs.setdefault(point.key, Job(name, point))  # changes may make two runs the same
+    for name, point in points_of(paper, scale, **choice):
+        jobs.setdefault(point.key, Job(name, point))  # changes may make two runs the same
     return list(jobs.values())
 
 

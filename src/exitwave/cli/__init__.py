@@ -98,7 +98,7 @@ def sweep(
 def reproduce(
     paper: Annotated[str | None, typer.Argument(help="A paper, for example zhou2020.")] = None,
     scale: Annotated[str, typer.Option(help="smoke, workshop, gpu or paper.")] = "workshop",
-    only: Annotated[str | None, typer.Option(metavar="CLAIM", help="One claim or run only.")] = None,
+    only: Annotated[str | None, typer.Option(metavar="NAME", help="One claim, run or specimen only.")] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Dask workers; default: none, all threads on one point.")
     ] = None,
@@ -115,7 +115,6 @@ def reproduce(
     """Run the studies behind a paper's claims and store the results in data/ (its only writer)."""
     from exitwave.chapters import reproduce as reproduction
     from exitwave.papers.parameters import SCALES
-    from exitwave.papers.verdicts import load_claims
 
     if scale not in SCALES:
         raise InputError(f"unknown scale {scale!r}: use one of {', '.join(SCALES)}")
@@ -129,9 +128,10 @@ def reproduce(
         "in_process": workers is None and scheduler is None,
     }  # fmt: skip
     if specimens:
-        total = sum(run.seeds for run in load_claims(paper).specimens.values())
+        named = () if only is None else (only,)
+        total = sum(run.seeds for run in reproduction.selected_specimens(paper, named).values())
         with reporter(total, f"specimens of {paper}") as report:
-            paths = reproduction.reproduce_specimens(paper, scale, report=report, **how)
+            paths = reproduction.reproduce_specimens(paper, scale, only=named, report=report, **how)
     else:
         total = sum(run.seeds for run in reproduction.selected_runs(paper, only).values())
         with reporter(total, f"reproduce {paper}") as report:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from exitwave.cli.options import Settings, checked_device, err, out, reporter, settings_of
-from exitwave.errors import InputError, RunError
+from exitwave.errors import RunError
 
 if TYPE_CHECKING:
+    from exitwave.chapters.points import Point
     from exitwave.chapters.train import Job, Outcome
     from exitwave.networks.training import Progress
 
@@ -58,10 +59,13 @@ def train(
     """
     from exitwave.chapters import train as training
 
-    _make_specimens(paper, scale, device)
-    jobs = training.jobs_of(
-        paper, scale, runs=run or (), seeds=seed or (), changes=_changes(paper, settings_of(parameter))
-    )
+    choice: dict[str, Any] = {
+        "runs": run or (),
+        "seeds": seed or (),
+        "changes": _changes(paper, settings_of(parameter)),
+    }
+    _make_specimens(paper, scale, [point for _, point in training.points_of(paper, scale, **choice)], device)
+    jobs = training.jobs_of(paper, scale, **choice)
     with _shown(jobs) as report:
         outcomes = training.train(
             jobs, budget_minutes=budget_minutes, resume=resume, device=device, devices=devices, report=report
@@ -73,21 +77,17 @@ def train(
         raise RunError(f"{len(failed)} of {len(outcomes)} trainings failed: {failed[0].failure}")
 
 
-def _make_specimens(paper: str, scale: str, device: str) -> None:
+def _make_specimens(paper: str, scale: Any, points: Sequence[Point], device: str) -> None:
     """Make what the networks learn from, where there is none at this scale."""
     from exitwave.chapters import reproduce
-    from exitwave.papers.parameters import SCALES
-    from exitwave.papers.verdicts import load_claims
 
-    if scale not in SCALES:
-        raise InputError(f"unknown scale {scale!r}: use one of {', '.join(SCALES)}")
-    missing = reproduce.missing_specimens(paper, scale)
-    if missing:
-        total = sum(load_claims(paper).specimens[name].seeds for name in missing)
-        with reporter(total, f"specimens of {paper}") as report:
-            reproduce.reproduce_specimens(
-                paper, scale, only=missing, report=report, device=device, in_process=True
-            )
+    for point in points:
+        while name := reproduce.missing_specimen(paper, point.parameters):
+            run = reproduce.selected_specimens(paper, [name])[name]
+            with reporter(run.seeds, f"specimen {name} of {paper}") as report:
+                reproduce.reproduce_specimens(
+                    paper, scale, only=[name], report=report, device=device, in_process=True
+                )
 
 
 def _changes(paper: str, given: dict[str, str]) -> dict[str, Any]:

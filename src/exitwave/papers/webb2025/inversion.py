@@ -25,6 +25,7 @@ from exitwave.papers.webb2025.exact import quantity
 from exitwave.papers.webb2025.parameters import Parameters
 from exitwave.papers.webb2025.patterns import geometry, stretched
 from exitwave.papers.webb2025.projection import SHARE, Centring, Known, Model, Waves, model_of
+from exitwave.papers.webb2025.scores import best_shifted
 from exitwave.simulate import lacbed
 from exitwave.specimens.crystals import Crystal
 from exitwave.specimens.prototypes import known_crystals
@@ -309,10 +310,8 @@ def scores(made: Tensor, truth: Tensor) -> dict[str, float]:
         ``r``, ``mse``, ``r_shifted``, ``mse_shifted``.
     """
     one, two = stretched(made.double()), stretched(truth.double())
-    alike = torch.fft.ifft2(torch.fft.fft2(two) * torch.fft.fft2(one).conj()).real
-    row, column = divmod(int(alike.argmax()), alike.shape[1])
     found = {}
-    for suffix, image in (("", one), ("_shifted", torch.roll(one, (row, column), (0, 1)))):
+    for suffix, image in (("", one), ("_shifted", best_shifted(one, two))):
         found[f"r{suffix}"] = float(metrics.correlation_index(image, two))
         found[f"mse{suffix}"] = float((image - two).square().mean())
     return found

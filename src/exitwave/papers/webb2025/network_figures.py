@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from exitwave import metrics
 from exitwave.papers import figures
-from exitwave.papers.webb2025.figures import DISK_WIDTH, disk, square
+from exitwave.papers.webb2025.figures import disk, square
 from exitwave.papers.webb2025.parameters import Parameters
 from exitwave.papers.webb2025.patterns import THICKNESSES, Samples, stretched
 from exitwave.papers.webb2025.refinement import Refined
@@ -30,12 +29,28 @@ def data_set(samples: Samples, chosen: Sequence[int], parameters: Parameters) ->
         half_angle = parameters.angular_range / crystal.lattice_parameter
         cells.append(cell(samples.potentials[i, 0].numpy(), f"{crystal.name}, {crystal.space_group}"))
         disks.append(disk(samples.patterns[i, 0].numpy(), half_angle, limits=(0, 1), label="stretched"))
-    return figures.row(*(each for pair in zip(cells, disks, strict=True) for each in pair), width=DISK_WIDTH)
+    return figures.row(*(each for pair in zip(cells, disks, strict=True) for each in pair))
 
 
-def cell(values: Any, title: str) -> Any:
-    """Draw a stretched potential."""
-    return square(values, (0, 1), ("x / a", "y / a"), title, "potential")
+def dark_field(samples: Samples, chosen: Sequence[int], parameters: Parameters) -> Any:
+    """Show the bright field and two dark-field disks of some crystals, a row for each."""
+    rows = []
+    for i in chosen:
+        crystal = samples.crystals[i]
+        half_angle = parameters.angular_range / crystal.lattice_parameter
+        titles = (f"{crystal.name}, 000", "200", "220")
+        rows.append(
+            [
+                disk(image, half_angle, title=title, limits=(0, 1), label="stretched")
+                for image, title in zip(samples.patterns[i].numpy(), titles, strict=True)
+            ]
+        )
+    return _triplets(rows)
+
+
+def cell(values: Any, title: str, limits: tuple[float, float] = (0, 1), label: str = "potential") -> Any:
+    """Draw an image of one cell, by default a stretched potential."""
+    return square(values, (0, 1), ("x / a", "y / a"), title, label, limits)
 
 
 def beam_errors(stored: xr.Dataset) -> Any:
@@ -117,7 +132,7 @@ def _level(x: Any, value: float, label: str, axis: str) -> Any:
     )
 
 
-def by_thickness(runs: Mapping[float, xr.Dataset], changes: xr.Dataset | None = None) -> Any:
+def by_thickness(runs: Mapping[float, xr.Dataset], changes: xr.Dataset) -> Any:
     """Draw the errors of unseen crystals against thickness, and what a wrong thickness would do."""
     import holoviews as hv
 
@@ -133,16 +148,13 @@ def by_thickness(runs: Mapping[float, xr.Dataset], changes: xr.Dataset | None = 
                 (np.repeat(x, table.shape[1]), table.ravel()), axis, ERROR, label=label
             ).opts(color=colour, size=6),
         ]  # fmt: skip
-    if changes is not None:
-        means = changes["mse_of_change"].mean("seed")
-        for change, dash in ((10.0, "dotted"), (50.0, "dashed")):
-            drawn.append(
-                hv.Curve(
-                    (x, means.sel(change=change).values), axis, ERROR, label=f"{change / 10:g} nm too thick"
-                ).opts(color="grey", line_dash=dash)
-            )
-    lines = [] if changes is None else [means.sel(change=[10.0, 50.0]).values.ravel()]
-    everything = np.concatenate([values.ravel(), medians.ravel(), *lines])
+    means = changes["mse_of_change"].mean("seed")
+    for change, dash in ((10.0, "dotted"), (50.0, "dashed")):
+        points = (x, means.sel(change=change, thickness=list(runs)).values)
+        line = hv.Curve(points, axis, ERROR, label=f"{change / 10:g} nm too thick")
+        drawn.append(line.opts(color="grey", line_dash=dash))
+    lines = means.sel(change=[10.0, 50.0]).values
+    everything = np.concatenate([values.ravel(), medians.ravel(), lines.ravel()])
     ticks = [(each, f"{each:g}") for each in x]
     return hv.Overlay(drawn).opts(legend_position="bottom", legend_cols=2, xticks=ticks, **_log(everything))
 
@@ -201,13 +213,13 @@ def _index(one: xr.Dataset, i: int) -> str:
     return f"R = {float(one['r'].values[i]):.3f}"
 
 
-def _either(one: xr.Dataset, part: str, i: int, title: str, parameters: Parameters) -> Any:
-    """Draw a kept image: a potential or a pattern."""
-    values = one[part].values[i] / 255
+def _either(one: xr.Dataset, part: str, i: int, title: str, parameters: Parameters, **how: Any) -> Any:
+    """Draw a kept image, or the squared difference of two: a potential or a pattern."""
+    values = _squared(one, i) if part == "squared" else one[part].values[i] / 255
     if (part == "given") == (parameters.direction == "forward"):
-        return cell(values, title)
+        return cell(values, title, **how)
     half_angle = parameters.angular_range / float(one["lattice_parameter"].values[i])
-    return disk(values, half_angle, title=title, limits=(0, 1), label="stretched")
+    return disk(values, half_angle, title=title, **({"limits": (0, 1), "label": "stretched"} | how))
 
 
 def over_thickness(
@@ -221,14 +233,8 @@ def over_thickness(
         rows[0].append(_either(one, "given", i, f"given: {one['name'].values[i]}", parameters))
         rows[1].append(_either(one, "predicted", i, f"network, {_index(one, i)}", parameters))
         rows[2].append(_either(one, "truth", i, "exact", parameters))
-        image = disk if parameters.direction == "forward" else None
-        squared = _squared(one, i)
-        title, label = "squared difference (Eq. 5)", "squared difference"
-        if image is not None:
-            half_angle = parameters.angular_range / float(one["lattice_parameter"].values[i])
-            rows[3].append(disk(squared, half_angle, title=title, limits=(0, float(most)), label=label))
-        else:
-            rows[3].append(square(squared, (0, 1), ("x / a", "y / a"), title, label, (0, float(most))))
+        limits = {"limits": (0.0, float(most)), "label": "squared difference"}
+        rows[3].append(_either(one, "squared", i, "squared difference (Eq. 5)", parameters, **limits))
     return figures.slider("thickness (nm)", [t / 10 for t in runs], *rows)
 
 
@@ -249,12 +255,6 @@ def methods(runs: Mapping[str, xr.Dataset], quantity: str = "mse_test") -> Any:
     drawn *= hv.HLine(blank).opts(color="grey", line_dash="dashed", line_width=1)
     limits = _log([blank, *(value for _, value in points)])
     return drawn.opts(hv.opts.Scatter(xrotation=25), hv.opts.Overlay(legend_position="bottom", **limits))
-
-
-def paired(one: xr.Dataset, other: xr.Dataset, quantity: str = "mse_test") -> tuple[float, float, float]:
-    """Return mean and 95% interval over folds of the ratio of a quantity in two runs, less one."""
-    ratio = other[quantity].values / one[quantity].values - 1
-    return metrics.paired_bootstrap(ratio, seed=0)
 
 
 def origins(runs: Mapping[str, xr.Dataset]) -> Any:

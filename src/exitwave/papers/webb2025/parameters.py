@@ -37,9 +37,10 @@ class Parameters(PaperParameters):
     crystals: int = Field(14270, ge=20, description="crystals of the data set")
     shard: int = Field(20, ge=1, description="crystals of one shard")
     largest_cell: float = Field(8.6, gt=2, description="largest lattice parameter, Å; the paper has no limit")
-    version: Literal["felix", "converged"] = Field(
+    version: Literal["felix", "converged", "dark"] = Field(
         "felix",
-        description="beams and Debye-Waller factors: as the paper, or converged with B of 0.5 to 1 Å^2",
+        description="of the data set: as the paper, converged with B of 0.5 to 1 Å^2, "
+        "or at one thickness with two dark-field disks",
     )
     energy: float = Field(200e3, gt=0, description="beam energy, eV")
     angular_range: float = Field(
@@ -55,6 +56,12 @@ class Parameters(PaperParameters):
         "gan",
         description="pix2pixHD, its generator without adversary, that with periodic convolutions and origins "
         "at random, told lattice parameter and thickness, or given the exact pattern of a few beams",
+    )
+    origin: Literal["given", "canonical"] = Field(
+        "given", description="of the potentials: as the crystals have it, or where they are most symmetric"
+    )
+    disks: int = Field(
+        1, ge=1, le=3, description="given to an inverse network of version dark: 000, then 200, then 220"
     )
     few_beams: int = Field(
         49, ge=1, le=1000, description="beams of the pattern that an assisted one is given"

@@ -252,6 +252,36 @@ def _centred(image: Tensor, group: list[np.ndarray]) -> Tensor:
     return torch.roll(image, (-(best // size), -(best % size)), (0, 1))
 
 
+def canonical(image: Tensor) -> Tensor:
+    """Move an image (y, x) of one cell to the same origin whichever it had: the most symmetric by 4mm.
+
+    Axes of equal symmetry lie multiples of an eighth of the cell apart; of these the one with the highest
+    value on it is taken. Glides leave two of a kind, about which the images mirror one another, and one of
+    the two hands is taken. The number of pixels is a multiple of 8.
+    """
+    group, size = _group("4mm"), len(image)
+    at = np.arange(size)
+    points = np.stack(np.meshgrid(at, at, indexing="xy"), -1)
+    turns = [np.moveaxis(points @ operation.T % size, -1, 0) for operation in group]
+    along = 2 * math.pi * torch.arange(size, dtype=torch.float64) / size
+    one, two = torch.sin(along), torch.sin(2 * along)
+    # Glides let U_hk differ from U_h-k for odd h + k only.
+    hand = one[:, None] * two + 0.5 * two[:, None] * one
+
+    # Every projection of a cubic crystal along an axis has two-fold axes.
+    centred, step = _centred(image.double(), _group("2")), size // 8
+    axes = [torch.roll(centred, (step * i, step * j), (0, 1)) for i in range(8) for j in range(8)]
+    unlike = [
+        sum(float((axis[row, column] - axis).square().mean()) for column, row in turns) for axis in axes
+    ]
+    # Rounding must not decide between axes of one kind.
+    least, most = min(unlike) + 1e-6 * float(centred.var()), 1e-4 * float(centred.abs().max())
+    axes = [axis for axis, value in zip(axes, unlike, strict=True) if value <= least]
+    highest = max(float(axis[0, 0]) for axis in axes)
+    axes = [axis for axis in axes if axis[0, 0] >= highest - most]
+    return max(axes, key=lambda axis: float((hand * axis).sum())).to(image.dtype)
+
+
 def has_symmetry(image: Tensor, symmetry: Symmetry, tolerance: float = 0.02) -> bool:
     """Tell whether an image (y, x) of one cell has a point group about a pixel, to a share of its range."""
     group = _group(symmetry)

@@ -12,10 +12,12 @@ from exitwave.papers.webb2025.inversion import inversion
 from exitwave.papers.webb2025.library import crystals
 from exitwave.papers.webb2025.patterns import patterns
 from exitwave.papers.webb2025.translation import translation
+from exitwave.papers.webb2025.variation import dark_field, variation
 
 STUDIES: dict[str, Callable[..., xr.Dataset]] = {
     "crystals": crystals,
     "patterns": patterns,
+    "dark_field": dark_field,
     "cost": cost,
     "convergence": convergence,
     "same_projection": same_projection,
@@ -24,4 +26,5 @@ STUDIES: dict[str, Callable[..., xr.Dataset]] = {
     "thickness_change": thickness_change,
     "inversion": inversion,
     "translation": translation,
+    "variation": variation,
 }
