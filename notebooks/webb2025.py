@@ -47,13 +47,15 @@ seed: Optional[int] = None  # fold that is held out and start of the weights
 crystals: Optional[int] = None  # of the data set
 shard: Optional[int] = None  # crystals of one shard
 largest_cell: Optional[float] = None  # largest lattice parameter, Å
-version: Optional[str] = None  # felix or converged
+version: Optional[str] = None  # felix, converged or dark
 energy: Optional[float] = None  # eV
 angular_range: Optional[float] = None  # half width of the field times a, rad Å
 thickness: Optional[float] = None  # of the patterns that a network is trained on, Å
 reads: Optional[str] = None  # stored files that a study reads: patterns, crystals or nothing
 direction: Optional[str] = None  # forward or inverse
 method: Optional[str] = None  # gan, regression, circular, conditioned or assisted
+origin: Optional[str] = None  # of the potentials: given or canonical
+disks: Optional[int] = None  # given to an inverse network of version dark
 few_beams: Optional[int] = None  # of the pattern that an assisted network is given
 split: Optional[str] = None  # random or prototype
 folds: Optional[int] = None  # of cross-validation
@@ -314,6 +316,8 @@ relative = (patterns_stored["beam_error"] / patterns_stored["scale"]).values.res
 median_errors = np.median(relative, 0)
 assert 0.15 < median_errors[0] < 0.25, median_errors
 assert 0.3 < median_errors[-1] < 0.5, median_errors
+minutes = float(stored("cost")["seconds_a_crystal"].mean()) * len(samples.crystals) / 60 / 2  # on two cores
+assert 8 < minutes < 15, minutes
 
 # %% [markdown]
 # **Takeaway.** Half of the patterns of FELIX's beams are off by a fifth of the largest intensity or more at some pixel at
@@ -368,6 +372,8 @@ r_of = {t: float(run["r_mean"].mean()) for t, run in forward.items()}
 assert 0.85 < r_of[500.0] < 0.87, r_of
 assert all(0.81 < r_of[t] < 0.83 for t in THICKNESSES[1:]), r_of
 errors = {t: float(run["mse_test"].mean()) for t, run in forward.items()}
+contrast = {t: float(run["mse_mean_image"].mean()) for t, run in forward.items()}
+assert contrast[2000.0] < 0.8 * contrast[500.0], contrast
 assert errors[2000.0] < errors[500.0], errors
 one_nm = changes["mse_of_change"].mean("seed").sel(change=10.0)
 five_nm = changes["mse_of_change"].mean("seed").sel(change=50.0)
@@ -440,6 +446,7 @@ network_figures.origins({"forward": forward[500.0], "inverse": inverse[500.0]})
 # origin, which few of the crystals have, does worse in each fold; on the way forward in two of three. Of the worst tenth of the
 # answers of the inverse, a shift by 1/8 [110] more than halves the error of some six in ten. If every answer may be
 # shifted, the mean error falls from 0.0037 to 0.0022. A pattern does not tell the origin: no network can.
+# What helps is to give all crystals the same one, below.
 
 # %% tags=["hide-cell"]
 first, second = (inverse[500.0][f"{which}_origin_mse"].values for which in ("first", "second"))
@@ -457,7 +464,8 @@ assert 0.0020 < float(inverse[500.0]["aligned_mse"].mean()) < 0.0024
 # %%
 names = {
     "as the paper": "forward-500", "no adversary": "forward-regression", "any origin": "forward-circular",
-    "told cell, thickness": "forward-conditioned", "given 49 beams": "forward-assisted",
+    "one origin": "forward-canonical", "told cell, thickness": "forward-conditioned",
+    "given 49 beams": "forward-assisted",
     "a quarter of the data": "forward-quarter", "new prototypes": "forward-prototype",
 }  # fmt: skip
 kinds = {title: stored(name) for title, name in names.items()}
@@ -468,8 +476,10 @@ network_figures.methods(kinds)
 #
 # - *No adversary.* The same generator, trained on the mean square error alone, errs a quarter less than the game.
 # - *Any origin.* Periodic convolutions and random origins sound right and fail together: such a network moves its answer with
-#   its input, while the pattern stays, so that the best it can do is a constant. Origins must be made the same before the network
-#   sees them, or be averaged out behind it.
+#   its input, while the pattern stays, so that the best it can do is a constant.
+# - *One origin.* What works is to move every potential to an origin of its own, where it is most symmetric
+#   ({func}`exitwave.papers.webb2025.projection.canonical`), before the network sees it. The two origins of the tables then
+#   are one, and crystals that have both fare a quarter better than without adversary alone; all crystals together hardly do.
 # - *Told cell and thickness*, one network serves all four thicknesses, with a quarter of the steps for each, and is still better
 #   than the game.
 # - *Given 49 beams.* With the exact pattern of about 49 beams as a second image, which takes less than a tenth of a second, the error
@@ -485,6 +495,14 @@ ratio = {
 }
 assert 0.7 < ratio["no adversary"] < 0.8, ratio
 assert ratio["any origin"] > 2, ratio
+one_origin = kinds["one origin"]
+np.testing.assert_allclose(one_origin["first_origin_mse"], one_origin["second_origin_mse"], rtol=1e-3)
+of_both = {
+    title: sum(float(kinds[title][f"{which}_origin_mse"].mean()) for which in ("first", "second"))
+    for title in ("one origin", "no adversary")
+}
+assert 0.7 < of_both["one origin"] / of_both["no adversary"] < 0.8, of_both
+assert 0.93 < ratio["one origin"] / ratio["no adversary"] < 1, ratio
 assert 0.75 < ratio["told cell, thickness"] < 0.9, ratio
 assert ratio["given 49 beams"] < 1 / 3, ratio
 assert 1.15 < ratio["a quarter of the data"] < 1.3, ratio
@@ -495,20 +513,47 @@ assert float(new["mse_test"].mean()) > 0.95 * float(new["mse_mean_image"].mean()
 
 # %%
 names = {
-    "as the paper": "inverse-500", "no adversary": "inverse-regression", "new prototypes": "inverse-prototype",
+    "as the paper": "inverse-500", "no adversary": "inverse-regression", "one origin": "inverse-canonical",
+    "better beams": "inverse-bright", "and dark fields": "inverse-dark", "new prototypes": "inverse-prototype",
 }  # fmt: skip
 kinds_inverse = {title: stored(name) for title, name in names.items()}
-network_figures.methods(kinds_inverse, "aligned_mse")
+network_figures.methods(kinds_inverse)
 
 # %% [markdown]
-# **Takeaway.** The way back, errors after the best shift. Here the adversary neither helps nor harms. New prototypes are again what
-# the network cannot do: by its error it is no better than the mean of the training potentials.
+# **Takeaway.** The way back. The adversary neither helps nor harms. With *one origin* for all potentials the mean error falls by
+# three tenths and the median by almost two thirds, to 0.00016, near the paper's $10^{-4}$: much of what a network gets wrong, and
+# of what it must learn, is where a crystal begins. New prototypes are again what the network cannot do: by its error it is
+# no better than the mean of the training potentials.
+#
+# The paper also hopes for the disks of diffracted beams. Here are those of 200 and 220 beside the transmitted beam, at the same
+# tilts, with 193 beams:
+
+# %%
+from exitwave.papers.webb2025 import variation
+
+dark = workshop.changed(direction="inverse", version="dark", disks=3)
+network_figures.dark_field(variation.load(dark), range(3), dark)
+
+# %% [markdown]
+# **Takeaway.** A dark-field disk shows other fringes, and breaks the symmetry that its reflection breaks. But a network that is given
+# all three (*and dark fields*, above) is no better than one that is given the same bright fields alone (*better beams*). What is missing
+# is not in the pattern: seen crystals are four times better than unseen ones.
 
 # %% tags=["hide-cell"]
-back_ratio = float(
-    (kinds_inverse["no adversary"]["aligned_mse"] / kinds_inverse["as the paper"]["aligned_mse"]).mean()
+mean_back = {
+    title: {name: float(run[name].mean()) for name in ("mse_test", "mse_train", "mse_median", "aligned_mse")}
+    for title, run in kinds_inverse.items()
+}
+assert 0.9 < mean_back["no adversary"]["aligned_mse"] / mean_back["as the paper"]["aligned_mse"] < 1.1, (
+    mean_back
 )
-assert 0.9 < back_ratio < 1.1, back_ratio
+one, given = mean_back["one origin"], mean_back["no adversary"]
+assert 0.65 < one["mse_test"] / given["mse_test"] < 0.75, mean_back
+assert 0.33 < one["mse_median"] / given["mse_median"] < 0.42, mean_back
+assert 0.00015 < one["mse_median"] < 0.00017, mean_back
+with_dark, bright = mean_back["and dark fields"], mean_back["better beams"]
+assert 0.95 < with_dark["mse_test"] / bright["mse_test"] < 1.05, mean_back
+assert 3.5 < bright["mse_test"] / bright["mse_train"] < 4.5, mean_back
 new = kinds_inverse["new prototypes"]
 assert float(new["mse_test"].mean()) > 0.95 * float(new["mse_mean_image"].mean())
 
@@ -555,7 +600,7 @@ network_figures.inversions(stored("inversion"))
 
 # %% [markdown]
 # **Takeaway.** Mean square error of the stretched potential after the best shift, one crystal of ten each. Alone, eight are found to
-# better than $10^{-4}$, in seven to sixteen seconds. The two others, tungsten, which scatters most, and CaB₆, whose boron is on
+# better than $10^{-4}$, in seconds. The two others, tungsten, which scatters most, and CaB₆, whose boron is on
 # no special position, tell of their failure by a misfit above a tenth. From coefficients that are 20% off, nine are
 # found; from 80% off one; from random coefficients, which are no atoms, none. Truth and model have the same 61 beams, nothing is
 # noisy, and the settings were found by trial on half of these crystals. Data:
@@ -566,8 +611,7 @@ fits = stored("inversion")
 alone = fits["atoms_mse_shifted"].values
 assert sum(alone < 1e-4) == 8, alone
 assert (fits["atoms_misfit"].values[alone > 1e-4] > 0.1).all()
-assert fits["atoms_seconds"].min() > 5
-assert fits["atoms_seconds"].max() < 20
+assert fits["atoms_seconds"].max() < 60
 near, far = (fits["perturbed_mse_shifted"].sel(perturbation=error).values for error in (0.2, 0.8))
 assert sum(near < 1e-4) == 9, near
 assert sum(far < 1e-4) == 1, far

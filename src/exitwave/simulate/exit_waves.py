@@ -16,13 +16,20 @@ import torch
 from torch import Tensor
 
 from exitwave.errors import InputError
-from exitwave.optics import frequency_grid, interaction_constant, propagator
+from exitwave.optics import (
+    ELECTRON_MASS,
+    ELEMENTARY_CHARGE,
+    PLANCK,
+    frequency_grid,
+    interaction_constant,
+    propagator,
+)
 from exitwave.optics.grids import checked, sampling_pair
 from exitwave.optics.scattering import ScatteringTable, scattering_factor
 from exitwave.records import Array
 
-# h² / 2π m0 e, V Å²: from a scattering factor to a potential (Kirkland 2010, Eq. C.1).
-POTENTIAL = 47.87764737
+# h² / 2π m0 e, V Å²: from a scattering factor (Å) to a potential (Kirkland 2010, Eq. C.1).
+POTENTIAL = PLANCK**2 / (2 * math.pi * ELECTRON_MASS * ELEMENTARY_CHARGE) * 1e20
 # Largest frequency of a wave, over that of the grid: behind a slice little wraps around (Kirkland 2010, 6.8).
 BAND = 2 / 3
 

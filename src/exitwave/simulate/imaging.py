@@ -14,7 +14,7 @@ def images(wave: torch.Tensor, transfer: torch.Tensor) -> torch.Tensor:
     ----------
     wave : Tensor, shape (..., y, x), complex
         Exit wave; the field is taken as periodic.
-    transfer : Tensor, shape (defocus, y, x), complex
+    transfer : Tensor, shape (defocus, y, x) or (..., defocus, y, x), complex
         Transfer functions in FFT order (:func:`exitwave.optics.transfer_function`).
 
     Returns
