@@ -13,12 +13,15 @@ import torch
 from torch import nn
 
 from exitwave.errors import InputError
+from exitwave.networks.fusionnet import FusionNet
 from exitwave.networks.pix2pix import GlobalGenerator, MultiscaleDiscriminator
 from exitwave.networks.unet import UNet
 
 NETWORKS: dict[str, type[nn.Module]] = {
     each.__name__: each for each in (GlobalGenerator, MultiscaleDiscriminator, UNet)
 }
+# Added here, so that results of the others keep their source.
+NETWORKS.update(FusionNet=FusionNet)
 
 _ABOUT, _CHECKSUM = "exitwave", "crc32"  # the two entries of the metadata
 
