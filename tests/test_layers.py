@@ -1,14 +1,10 @@
-"""Two-dimensional materials: the table, relatives, the division by elements, databases of ASE."""
+"""Two-dimensional materials: the table, relatives, the division by elements."""
 
-import json
-import sqlite3
 from collections import Counter
 
 import numpy as np
 import pytest
 import spglib
-from ase import Atoms
-from ase.db import connect
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,12 +35,6 @@ def layer(**changes):
         "positions": [[0, 1.443, 0], [1.25, 0.722, 0]],
     }  # fmt: skip
     return Layer(**(fields | changes))
-
-
-def in_a_box(one, height=20.0):
-    cell = np.zeros((3, 3))
-    cell[:2, :2], cell[2, 2] = one.cell, height
-    return Atoms(one.numbers, one.positions, cell=cell, pbc=(True, True, False))
 
 
 def bonds(one, a, b):
@@ -96,8 +86,9 @@ class TestKnownLayers:
     def test_spglib_finds_the_symmetry_of_each_type(self, known):
         found = {}
         for one in known:
-            atoms = in_a_box(one, 40.0)
-            cell = (atoms.cell[:], atoms.get_scaled_positions(), atoms.numbers)
+            box = np.diag([0, 0, 40.0])
+            box[:2, :2] = one.cell
+            cell = (box, one.positions @ np.linalg.inv(box), one.numbers)
             found.setdefault(one.prototype, set()).add(spglib.get_symmetry_dataset(cell, symprec=1e-3).number)
         assert found == {name: {number} for name, number in SPACE_GROUPS.items()}
 
@@ -247,69 +238,3 @@ class TestSplit:
     def test_no_share(self, known, share):
         with pytest.raises(InputError, match="between 0 and 1"):
             layers.split_by_elements(known, share, np.random.default_rng(0))
-
-
-@pytest.fixture(params=[".db", ".json"])
-def database(request, tmp_path, known):
-    """Rows as C2DB has them, one torn apart by the border of a turned cell, and unsuitable ones."""
-    path = tmp_path / f"some{request.param}"
-    turned = in_a_box(layers.mos2())
-    turned.rotate(90, "x", rotate_cell=True)
-    turned.set_cell(turned.cell[[0, 2, 1]])  # a, vacuum, b
-    turned.pbc = True
-    turned.wrap()
-    assert np.ptp(turned.get_scaled_positions()[:, 1]) > 0.5  # torn apart by the border
-    with connect(path) as rows:
-        rows.write(in_a_box(layers.known_layer("CrI3", "CrI3")), crystal_type="AB3-162-dk")
-        rows.write(Atoms("NaCl", [[0, 0, 0], [2.8] * 3], cell=[5.6] * 3, pbc=True))
-        rows.write(turned)
-        rows.write(in_a_box(layers.graphene()) * (3, 3, 1))
-        rows.write(Atoms("H2", [[0, 0, 0], [0, 0, 0.7]]))
-        rows.write(Atoms("C", [[0, 0, 0]], cell=[[2, 0, 0], [4, 0, 0], [0, 0, 9]], pbc=(True, True, False)))
-    return path
-
-
-class TestDatabase:
-    def test_layers_are_found_and_laid_flat(self, database):
-        before = database.read_bytes()
-        halide, sulphide = layers.from_ase_database(database)
-        assert (halide.name, halide.prototype) == ("CrI3", "AB3-162-dk")
-        assert (sulphide.name, sulphide.prototype) == ("MoS2", "row 3")
-        for one, parent in ((halide, layers.known_layer("CrI3", "CrI3")), (sulphide, layers.mos2())):
-            assert one.cell[0, 1] == pytest.approx(0, abs=1e-9)
-            assert np.sort(np.abs(one.positions[:, 2])) == pytest.approx(
-                np.sort(np.abs(parent.positions[:, 2]))
-            )
-            metal, other = parent.numbers[0], parent.numbers[-1]
-            assert bonds(one, metal, other)[:9] == pytest.approx(bonds(parent, metal, other)[:9])
-            assert layers.contact(one) == pytest.approx(layers.contact(parent))
-        assert database.read_bytes() == before
-        assert list(database.parent.iterdir()) == [database]
-
-    def test_limits(self, database):
-        assert [one.name for one in layers.from_ase_database(database, most=1)] == ["CrI3"]
-        larger = layers.from_ase_database(database, most_atoms=18)
-        assert [(one.name, one.atoms) for one in larger] == [("CrI3", 8), ("MoS2", 3), ("C", 18)]
-        with pytest.raises(InputError, match="no layer of at most 2 atoms"):
-            layers.from_ase_database(database, most_atoms=2)
-
-    def test_refused(self, tmp_path):
-        empty, foreign, text = tmp_path / "empty.db", tmp_path / "foreign.db", tmp_path / "text.json"
-        empty.touch()
-        connection = sqlite3.connect(foreign)
-        connection.execute("CREATE TABLE something (id INTEGER)")
-        connection.close()
-        text.write_text("{\n", encoding="utf-8")
-        (tmp_path / "list.json").write_text(json.dumps([1, 2]), encoding="utf-8")
-        (tmp_path / "text.db").write_text("no database\n" * 100, encoding="utf-8")
-        (tmp_path / "some.pckl").touch()
-        for path, says in [
-            (empty, "not a readable database"), (foreign, "no such table"), (text, "not a readable database"),
-            (tmp_path / "list.json", "not a readable database"), (tmp_path / "text.db", "not a database"),
-            (tmp_path / "none.db", "no such file"), (tmp_path, "no such file"),
-            (tmp_path / "some.pckl", r"ends in \.db or \.json"), (None, "not the name of a file"),
-        ]:  # fmt: skip
-            with pytest.raises(InputError, match=says) as error:
-                layers.from_ase_database(path)
-            assert "\n" not in str(error.value)
-        assert empty.stat().st_size == 0  # nothing was written into it

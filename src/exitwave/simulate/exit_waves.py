@@ -135,7 +135,12 @@ def _checked(
     numbers: Array | Sequence[int], positions: Tensor | Array, device: str | torch.device
 ) -> tuple[np.ndarray, Tensor]:
     species = np.asarray(numbers, np.int64)
-    places = torch.as_tensor(positions, dtype=torch.float64, device=device)
+    # A copy: arrays of specimens are read-only, of which torch knows nothing.
+    places = torch.as_tensor(
+        positions if isinstance(positions, Tensor) else np.array(positions, float),
+        dtype=torch.float64,
+        device=device,
+    )
     if species.ndim != 1 or places.shape != (len(species), 3):
         raise InputError(
             f"atomic numbers {species.shape} and positions {tuple(places.shape)}: give (n,) and (n, 3)"

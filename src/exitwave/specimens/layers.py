@@ -2,20 +2,18 @@
 
 The table, with its sources, is ``layers.yml`` beside this module. It stands in for the Computational
 2D-materials Database (C2DB) that Leth Larsen et al., Ultramicroscopy (2022), draw their third data set from;
-whoever has a copy of that one reads it with :func:`from_ase_database`.
+whoever has a copy of that one reads it with :func:`exitwave.readers.ase_database.read_layers`.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,8 +30,6 @@ from exitwave.specimens.prototypes import closest_contact
 MOST_ATOMS = 8
 # No two atoms of a relative are closer than this share of the sum of their covalent radii.
 CLOSEST = 0.8
-# A crystal of three periods is a layer where so much of one, Å, holds no atom; stacked layers leave some 3 Å.
-VACUUM = 6.0
 
 _FLAT = 1e-3  # area of a cell over that of a rectangle with edges as long
 
@@ -140,21 +136,32 @@ def _table() -> tuple[Layer, ...]:
     for prototype, entry in yaml.safe_load(text)["types"].items():
         roles: list[str] = []
         sites = [read_site(site, roles) for site in entry["sites"]]
-        for formula, values in entry["compounds"].items():
+        for compound, values in entry["compounds"].items():
             free = {**entry.get("free", {}), **(values if isinstance(values, dict) else {"a": values})}
             a, angle = float(free["a"]), math.radians(entry["gamma"])
             b = float(free.get("b", a))
             cell = np.array([[a, 0.0], [b * math.cos(angle), b * math.sin(angle)]])
             places = np.stack([site.position(free) for site in sites])
-            elements = formula.split()
+            elements = compound.split()
             numbers = [atomic_numbers[elements[site.role]] for site in sites]
             positions = np.column_stack([places[:, :2] @ cell, places[:, 2]])
-            layers.append(Layer(_formula(numbers), prototype, cell, np.array(numbers), positions))
+            layers.append(Layer(formula(numbers), prototype, cell, np.array(numbers), positions))
     return tuple(layers)
 
 
-def _formula(numbers: Sequence[int]) -> str:
-    """Return the reduced formula, elements in the order of the atoms."""
+def formula(numbers: Sequence[int]) -> str:
+    """Return the reduced formula of a cell, elements in the order of their first atoms.
+
+    Parameters
+    ----------
+    numbers : sequence of int
+        Atomic number of each atom.
+
+    Returns
+    -------
+    str
+        For example ``"MoS2"`` for 42, 16, 16.
+    """
     from ase.data import chemical_symbols
 
     counts = Counter(numbers)
@@ -269,7 +276,7 @@ def _substituted(parent: Layer, numbers: Array) -> Layer:
     scale = covalent_radii[numbers].sum() / covalent_radii[parent.numbers].sum()
     return replace(
         parent,
-        name=_formula(numbers.tolist()),
+        name=formula(numbers.tolist()),
         cell=scale * parent.cell,
         numbers=numbers,
         positions=scale * parent.positions,
@@ -324,102 +331,3 @@ def split_by_elements(
             one.append(other.pop())
     first, second = (sorted(itertools.chain.from_iterable(side)) for side in sides)
     return first, second
-
-
-def from_ase_database(
-    path: str | os.PathLike[str], *, most_atoms: int = MOST_ATOMS, most: int | None = None
-) -> list[Layer]:
-    """Read the layers of a database of ASE, such as C2DB.
-
-    Kept are rows of two periods, and rows of three periods of which exactly one crosses :data:`VACUUM` Å
-    without an atom. Each is turned so that a lies along x and the layer in the plane x, y. Left out is what
-    has more atoms, another number of periods, or cannot be a :class:`Layer`.
-
-    Parameters
-    ----------
-    path : path
-        SQLite (``.db``) or JSON (``.json``) file; it is only read, and nothing in it is unpickled.
-    most_atoms : int
-        In a cell.
-    most : int, optional
-        Stop after so many layers.
-
-    Returns
-    -------
-    list of Layer
-        In the order of the rows, polymorphs under their common formula. The prototype is the row's
-        ``crystal_type`` or ``prototype`` (keys of C2DB), else ``row`` and its number.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, no such database, or has no suitable row.
-    """
-    try:
-        path = Path(path)
-    except TypeError:
-        raise InputError(f"{path!r} is not the name of a file: give a path") from None
-    if not path.is_file():
-        raise InputError(f"{path}: no such file: give a database of ASE")
-    if path.suffix not in (".db", ".json"):
-        raise InputError(f"{path}: a database of ASE ends in .db or .json: rename or convert it")
-    try:
-        # What ASE and SQLite raise on damaged files has no common class.
-        layers = list(itertools.islice(_rows(path, most_atoms), most))
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
-        raise InputError(f"{path}: not a readable database of ASE ({reason}): copy it again") from None
-    if not layers:
-        raise InputError(f"{path}: no layer of at most {most_atoms} atoms: give another or allow more atoms")
-    return layers
-
-
-def _rows(path: Path, most_atoms: int) -> Iterator[Layer]:
-    import contextlib
-    import sqlite3
-
-    import ase.db
-
-    connect: Any = ase.db.connect
-    if path.suffix == ".db":
-        # ASE would write its tables into a database without them.
-        address = f"{path.resolve().as_uri()}?mode=ro"
-        with contextlib.closing(sqlite3.connect(address, uri=True)) as connection:
-            connection.execute("SELECT id FROM systems LIMIT 1")
-    with connect(path, use_lock_file=False) as database:
-        for row in database.select(include_data=False):
-            if len(row.numbers) <= most_atoms:
-                with contextlib.suppress(InputError, np.linalg.LinAlgError):
-                    yield _from_row(row)
-
-
-def _from_row(row: Any) -> Layer:
-    cell, periodic = np.asarray(row.cell, float), np.asarray(row.pbc, bool)
-    numbers, positions = np.asarray(row.numbers), np.asarray(row.positions, float)
-    name = _formula(numbers.tolist())
-    free = np.flatnonzero(~periodic)
-    if periodic.all():
-        free, positions = _closed_up(cell, positions)
-    if len(free) != 1:
-        raise InputError(f"{name}: {3 - len(free)} periods: a layer has two")
-    a, b = cell[(free[0] + 1) % 3], cell[(free[0] + 2) % 3]
-    normal = np.cross(a, b)
-    axes = np.stack([a, np.cross(normal, a), normal])
-    axes /= np.maximum(np.linalg.norm(axes, axis=1, keepdims=True), 1e-9)
-    prototype = row.get("crystal_type") or row.get("prototype") or f"row {row.id}"
-    return Layer(name, str(prototype), (np.stack([a, b]) @ axes.T)[:, :2], numbers, positions @ axes.T)
-
-
-def _closed_up(cell: Array, positions: Array) -> tuple[Array, Array]:
-    """Return the axes that cross vacuum, and the positions, Å, moved so that none is within the layer."""
-    inverse = np.linalg.inv(cell)
-    fractions = positions @ inverse
-    fractions -= np.floor(fractions)
-    in_order = np.sort(fractions, axis=0)
-    gaps = np.diff(in_order, axis=0, append=in_order[:1] + 1)  # each from an atom up to the next
-    largest = gaps.argmax(axis=0)
-    heights = 1 / np.linalg.norm(inverse, axis=0)
-    free = np.flatnonzero(gaps.max(axis=0) * heights > VACUUM)
-    below = in_order[largest, range(3)]
-    fractions = np.where(fractions > below, fractions - 1, fractions)
-    return free, fractions @ cell

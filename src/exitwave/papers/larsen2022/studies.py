@@ -1,0 +1,17 @@
+"""What is computed for Leth Larsen et al. 2022."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import xarray as xr
+
+from exitwave.papers.larsen2022.data import specimens
+from exitwave.papers.larsen2022.multislice import slices
+from exitwave.papers.larsen2022.reconstruction import reconstruction
+
+STUDIES: dict[str, Callable[..., xr.Dataset]] = {
+    "specimens": specimens,
+    "slices": slices,
+    "reconstruction": reconstruction,
+}
