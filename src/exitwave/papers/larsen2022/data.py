@@ -49,14 +49,12 @@ def specimens(parameters: Parameters, device: str = "cpu") -> xr.Dataset:  # noq
 def _materials(parameters: Parameters, generator: np.random.Generator) -> tuple[list[Layer], int]:
     """Return a layer for each flake, and how many of them are to learn from."""
     wanted = -(-parameters.flakes // _OF_EACH)
-    known = layers.known_layers()
-    more = layers.relatives(generator, max(0, wanted - len(known))) if wanted > len(known) else []
-    every = [*known, *more]
-    if len(every) < wanted:
-        raise InputError(
-            f"flakes={parameters.flakes} of {wanted} materials, but there are {len(every)}: "
-            f"use {_OF_EACH * len(every)} or fewer, or a database of your own"
-        )
+    every = layers.known_layers()
+    if wanted > len(every):
+        try:
+            every = [*every, *layers.relatives(generator, wanted - len(every))]
+        except InputError as error:
+            raise InputError(f"flakes={parameters.flakes} of {wanted} materials: {error}") from None
     every = [every[i] for i in np.sort(generator.permutation(len(every))[:wanted])]
     first, second = layers.split_by_elements(every, parameters.seen, generator)
     order = [i for side in (first, second) for i in side for _ in range(_OF_EACH)]

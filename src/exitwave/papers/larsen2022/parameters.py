@@ -28,7 +28,7 @@ class Parameters(PaperParameters):
 
     presets: ClassVar[Mapping[Scale, Mapping[str, Any]]] = {
         "smoke": {
-            "flakes": 12, "box": 12.8, "smallest": 4.0, "largest": 6.0, "pixels": 64, "field": 96, "width": 4,
+            "flakes": 12, "box": 12.8, "smallest": 3.5, "largest": 5.0, "pixels": 64, "field": 96, "width": 4,
             "depth": 2, "epochs": 2, "batch": 2,
         },
         "workshop": {"flakes": 300, "pixels": 128, "width": 16, "epochs": 60, "batch": 4},
@@ -44,7 +44,7 @@ class Parameters(PaperParameters):
     )
     box: float = Field(25.6, gt=5, description="side of the box, Å; not in the paper")
     smallest: float = Field(10.0, gt=0, description="least mean diameter of a flake, Å; not in the paper")
-    largest: float = Field(18.0, gt=0, description="greatest mean diameter of a flake, Å; not in the paper")
+    largest: float = Field(17.0, gt=0, description="greatest mean diameter of a flake, Å; not in the paper")
     vacancies: float = Field(0.05, ge=0, lt=1, description="share of the atoms that are removed")
     holes: float = Field(
         0.05, ge=0, lt=1, description="share of the atoms that are removed with their columns"

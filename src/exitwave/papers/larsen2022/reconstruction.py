@@ -107,7 +107,8 @@ def _judged(samples: Samples, series: Series, made: Tensor, truth: Tensor, *, ke
     ):  # fmt: skip
         result[name] = quantity(each.numpy(), "1", name.removesuffix("_of"), ("sample",))
     kept = _kept(unseen, series, made, truth, ranks)
-    return result.merge(kept if keep else kept.map(lambda each: 0 * each if each.ndim > 1 else each))
+    blank = kept.map(lambda each: xr.zeros_like(each) if each.ndim > 1 else each)
+    return result.merge(kept if keep else blank)
 
 
 def _kept(
