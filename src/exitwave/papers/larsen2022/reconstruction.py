@@ -32,7 +32,7 @@ def reconstruction(parameters: Parameters, device: str = "cpu", *, how: Training
     -------
     xarray.Dataset
         Of the median sample, ranked by Eq. A.1: ``rmse``, ``relative`` (Eq. A.1), ``as_given`` (Eq. A.1
-        without any phase optimised), ``vacuum`` (share of its pixels), ``displacement`` (Å, the largest of a
+        without any phase optimised), ``vacuum`` (share of its pixels), ``displacement`` (pm, the largest of a
         column), ``lost`` (share of its columns without a peak). Of all:
         ``rmse_mean``, ``relative_mean``; ``real``, ``imaginary`` (relative errors of the parts, medians);
         ``scrambled`` (mean RMSE against other flakes); ``samples``, ``parameters``, ``fraction`` (of the
@@ -86,12 +86,13 @@ def _judged(samples: Samples, series: Series, made: Tensor, truth: Tensor, *, ke
     pixel = float(series.conditions.sampling[median])
     places, _ = judge.columns(unseen[median], series.conditions, median, truth.shape[-1])
     moved = judge.displacements(made[median], truth[median], places, pixel)
+    farthest = np.nanmax(moved) if np.isfinite(moved).any() else np.nan
     values = {
         "rmse": (errors.rmse[median], "1", "RMSE of the median sample"),
         "relative": (errors.relative[median], "1", "Eq. A.1 of the median sample"),
         "as_given": (errors.as_given[median], "1", "Eq. A.1 of the median sample, no phase optimised"),
         "vacuum": (errors.vacuum[median], "1", "share of vacuum of the median sample"),
-        "displacement": (np.nanmax(moved, initial=0), "Å", "largest displacement in the median sample"),
+        "displacement": (100 * farthest, "pm", "largest displacement in the median sample"),
         "lost": (np.isnan(moved).mean(), "1", "share of its columns without a peak"),
         "rmse_mean": (errors.rmse.mean(), "1", "mean RMSE"),
         "relative_mean": (errors.relative.mean(), "1", "mean of Eq. A.1"),
