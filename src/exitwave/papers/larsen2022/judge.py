@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,6 +94,37 @@ def columns(flake: Flake, conditions: Conditions, i: int, pixels: int) -> tuple[
     places = (centres - first) / pixel
     inside = ((places > 2 * _REACH / pixel) & (places < pixels - 1 - 2 * _REACH / pixel)).all(1)
     return places[inside], which[inside]
+
+
+def compositions(flake: Flake, which: Array) -> list[str]:
+    """Return what the columns of a flake are made of, such as ``S2``; of a support, ``support``."""
+    from ase.data import chemical_symbols
+
+    found = []
+    for column in which:
+        mine = flake.column == column
+        counts = Counter(chemical_symbols[number] for number in sorted(flake.numbers[mine].tolist()))
+        text = "".join(f"{symbol}{count if count > 1 else ''}" for symbol, count in counts.items())
+        found.append("support" if flake.support[mine].any() else text)
+    return found
+
+
+def peak_values(wave: Tensor, places: Array, pixel: float) -> Array:
+    """Return ψ where |ψ - 1| is highest near given places, complex, shape (place,) (an Argand plot)."""
+    values, signal = wave.numpy(), (wave - 1).abs().numpy()
+    reach = round(_REACH / pixel)
+    found = np.empty(len(places), complex)
+    for i, (row, column) in enumerate(np.round(places).astype(int)):
+        near = (slice(row - reach, row + reach + 1), slice(column - reach, column + reach + 1))
+        found[i] = values[near].ravel()[signal[near].argmax()]
+    return found
+
+
+def apart(one: Array, other: Array) -> float:
+    """Return the distance of two clouds of complex numbers over the sum of their standard deviations."""
+    if min(len(one), len(other)) < 2:
+        return float("nan")
+    return float(abs(one.mean() - other.mean()) / (one.std() + other.std()))
 
 
 def peaks(wave: Tensor, places: Array, pixel: float) -> Array:

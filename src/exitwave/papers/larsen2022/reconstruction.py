@@ -20,9 +20,11 @@ from exitwave.specimens.flakes import Flake
 
 _PLAIN = Training()
 # Unseen series that are judged during training.
-_FEW = 16
+_FEW = 8
 # What is kept as images: this much of the middle, real and imaginary part in steps.
 _MIDDLE, _STEP = 160, 0.005
+# Columns of the median sample that are kept.
+_COLUMNS = 250
 
 
 def reconstruction(parameters: Parameters, device: str = "cpu", *, how: Training = _PLAIN) -> xr.Dataset:
@@ -33,13 +35,17 @@ def reconstruction(parameters: Parameters, device: str = "cpu", *, how: Training
     xarray.Dataset
         Of the median sample, ranked by Eq. A.1: ``rmse``, ``relative`` (Eq. A.1), ``as_given`` (Eq. A.1
         without any phase optimised), ``vacuum`` (share of its pixels), ``displacement`` (pm, the largest of a
-        column), ``lost`` (share of its columns without a peak). Of all:
+        column), ``lost`` (share of its columns without a peak). Eq. A.1 of the samples at 5 and 95%:
+        ``relative_worst``, ``relative_best``. Of all:
         ``rmse_mean``, ``relative_mean``; ``real``, ``imaginary`` (relative errors of the parts, medians);
         ``scrambled`` (mean RMSE against other flakes); ``samples``, ``parameters``, ``fraction`` (of the
         planned steps). Of each unseen flake (``sample``): ``rmse_of``, ``relative_of``, ``real_of``,
-        ``imaginary_of``, ``scrambled_of``. ``course`` and ``course_seen``: mean square errors during training
-        (``epoch``). Series and waves at five percentiles (``percentile``, ``defocus_step``, ``part``, ``y``,
-        ``x``), of the first seed; 0 for others.
+        ``imaginary_of``, ``scrambled_of``. ``sulphur_apart_network``, ``molybdenum_apart_truth`` and so on:
+        how far S and Mo columns are from S2 columns in an Argand plot of all unseen flakes, over their
+        spread; ``argand_network``, ``argand_truth``, ``argand_column``: those of the median sample
+        (``column``, ``part``; NaN beyond its columns). ``course`` and ``course_seen``: mean square errors
+        during training (``epoch``). Series and waves at five percentiles (``percentile``, ``defocus_step``,
+        ``part``, ``y``, ``x``), of the first seed; 0 for others.
     """
     samples = load(parameters, device)
     series = unseen_series(parameters, samples)
@@ -94,6 +100,8 @@ def _judged(samples: Samples, series: Series, made: Tensor, truth: Tensor, *, ke
         "vacuum": (errors.vacuum[median], "1", "share of vacuum of the median sample"),
         "displacement": (100 * farthest, "pm", "largest displacement in the median sample"),
         "lost": (np.isnan(moved).mean(), "1", "share of its columns without a peak"),
+        "relative_worst": (errors.relative[ranks[0]], "1", "Eq. A.1 of the sample at 5%"),
+        "relative_best": (errors.relative[ranks[-1]], "1", "Eq. A.1 of the sample at 95%"),
         "rmse_mean": (errors.rmse.mean(), "1", "mean RMSE"),
         "relative_mean": (errors.relative.mean(), "1", "mean of Eq. A.1"),
         "real": (errors.real.median(), "1", "relative error of the real part, median"),
@@ -107,9 +115,39 @@ def _judged(samples: Samples, series: Series, made: Tensor, truth: Tensor, *, ke
         ("imaginary_of", errors.imaginary), ("scrambled_of", scrambled),
     ):  # fmt: skip
         result[name] = quantity(each.numpy(), "1", name.removesuffix("_of"), ("sample",))
+    result = result.merge(_argand(unseen, series, made, truth, median))
     kept = _kept(unseen, series, made, truth, ranks)
     blank = kept.map(lambda each: xr.zeros_like(each) if each.ndim > 1 else each)
     return result.merge(kept if keep else blank)
+
+
+def _argand(unseen: list[Flake], series: Series, made: Tensor, truth: Tensor, median: int) -> xr.Dataset:
+    """Return the peak values of columns: of the median sample, and how far their kinds are apart in all."""
+    labels: list[str] = []
+    found: dict[str, list[np.ndarray]] = {"network": [], "truth": []}
+    chosen = slice(0, 0)
+    for i, flake in enumerate(unseen):
+        places, which = judge.columns(flake, series.conditions, i, truth.shape[-1])
+        for name, wave in (("network", made), ("truth", truth)):
+            found[name].append(judge.peak_values(wave[i], places, float(series.conditions.sampling[i])))
+        if i == median:
+            chosen = slice(len(labels), len(labels) + len(which))
+        labels += judge.compositions(flake, which)
+    kinds = np.array(labels)
+    result = xr.Dataset()
+    for name, several in found.items():
+        values = np.concatenate(several)
+        for title, one, other in (("sulphur", "S", "S2"), ("molybdenum", "Mo", "S2")):
+            distance = judge.apart(values[kinds == one], values[kinds == other])
+            text = f"distance of {one} and {other} columns over their spread, {name}"
+            result[f"{title}_apart_{name}"] = quantity(distance, "1", text)
+        shown = np.full((_COLUMNS, 2), np.nan)
+        mine = values[chosen][:_COLUMNS]
+        shown[: len(mine)] = np.stack([mine.real, mine.imag], 1)
+        result[f"argand_{name}"] = quantity(shown, "1", f"peak values of the {name}", ("column", "part"))
+    shown_labels = np.array(([*labels[chosen]] + [""] * _COLUMNS)[:_COLUMNS], dtype=object)
+    result["argand_column"] = quantity(shown_labels, "1", "atoms of the column", ("column",))
+    return result
 
 
 def _kept(

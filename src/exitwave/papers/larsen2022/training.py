@@ -17,8 +17,8 @@ from exitwave.simulate import exit_waves, focal_series
 
 # The conditions of unseen series are the same for every network.
 _UNSEEN_SEED = 10
-# Series that are judged at once, and during training.
-_BATCH, _FEW = 8, 32
+# Series that are judged at once.
+_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def train(
     task = tasks.Regression(network, optimiser, augment=augment, judge=judge)
     options = training.Options(
         epochs=parameters.epochs, batch=parameters.batch, device=device, devices=how.devices,
-        budget_minutes=how.budget_minutes, validate_every=max(1, parameters.epochs // 12),
+        budget_minutes=how.budget_minutes, validate_every=max(1, parameters.epochs // 8),
     )  # fmt: skip
     curves = training.fit(
         task, {"wave": samples.waves[torch.as_tensor(samples.seen)]}, options,
