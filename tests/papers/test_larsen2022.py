@@ -22,6 +22,7 @@ from exitwave.specimens.layers import known_layers
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 KINDS = ("mos2", "supported", "materials")
+SMALL = {"box": 12.8, "smallest": 3.5, "largest": 5.0}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,7 +32,7 @@ def stored(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EXITWAVE_DATA", str(folder))
         for kind in KINDS:
-            point = Point("larsen2022", "specimens", Parameters.at("smoke", data=kind, reads="nothing"))
+            point = Point("larsen2022", "specimens", at(data=kind, reads="nothing"))
             made = records.with_provenance(
                 data.specimens(point.parameters), {"seconds": 1.0, "device": "cpu"}
             )
@@ -41,7 +42,7 @@ def stored(tmp_path_factory):
 
 
 def at(**changed):
-    return Parameters.at("smoke", **changed)
+    return Parameters.at("smoke", **(SMALL | changed))
 
 
 class TestSpecimens:
@@ -225,6 +226,10 @@ def test_thinner_slices_err_less():
     assert (found["smeared_error"].values <= errors).all()
 
 
-def test_fewer_flakes_than_asked_for_are_refused():
-    with pytest.raises(InputError, match=r"flakes=40, but .* holds 12"):
-        data.load(at(flakes=40))
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [({"flakes": 40}, "flakes=40, but .* holds 12"), ({"box": 25.6}, "box=25.6 Å, but .* is 12.8 Å")],
+)
+def test_what_is_not_stored_is_refused(changed, named):
+    with pytest.raises(InputError, match=named):
+        data.load(at(**changed))

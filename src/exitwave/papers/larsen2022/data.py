@@ -177,6 +177,8 @@ def _loaded(path: str, _: int, parameters: Parameters, device: str) -> Samples:
         raise InputError(
             f"flakes={parameters.flakes}, but {path} holds {len(found)}: ask for at most as many"
         )
+    if found[0].size[0] != parameters.box:
+        raise InputError(f"box={parameters.box:g} Å, but that of {path} is {found[0].size[0]:g} Å: use that")
     # As many of either side as their share.
     first = np.flatnonzero(seen)[: round(parameters.seen * parameters.flakes)]
     second = np.flatnonzero(~seen)[: parameters.flakes - len(first)]

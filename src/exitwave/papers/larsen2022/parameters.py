@@ -28,8 +28,7 @@ class Parameters(PaperParameters):
 
     presets: ClassVar[Mapping[Scale, Mapping[str, Any]]] = {
         "smoke": {
-            "flakes": 12, "box": 12.8, "smallest": 3.5, "largest": 5.0, "pixels": 64, "field": 96, "width": 4,
-            "depth": 2, "epochs": 2, "batch": 2,
+            "flakes": 12, "pixels": 64, "field": 96, "width": 4, "depth": 2, "epochs": 2, "batch": 2,
         },
         "workshop": {"flakes": 300, "pixels": 128, "width": 16, "epochs": 24},
         "gpu": {"flakes": 2000, "epochs": 100},

@@ -1,0 +1,155 @@
+"""Figures of the focal-series chapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from exitwave.papers import figures
+from exitwave.specimens.flakes import Flake
+
+_COLOURS = figures.palette()
+ERROR, RELATIVE = "RMSE of the wave", "Eq. A.1"
+_PART = {"real": "Re ψ - 1", "imag": "Im ψ"}
+
+
+def structure(flake: Flake) -> Any:
+    """Draw the atoms of a flake along the beam, heavier ones larger."""
+    import holoviews as hv
+    from ase.data import chemical_symbols
+
+    drawn = []
+    order = np.argsort(flake.positions[:, 2])[::-1]
+    for number, colour in zip(np.unique(flake.numbers), _COLOURS, strict=False):
+        mine = order[flake.numbers[order] == number]
+        points = hv.Points(flake.positions[mine, :2] / 10, ["x", "y"], label=chemical_symbols[number])
+        drawn.append(points.opts(color=colour, size=3 + 0.15 * number, line_color="black", line_width=0.3))
+    height, width = (side / 10 for side in flake.size)
+    return hv.Overlay(drawn).opts(
+        hv.opts.Points(
+            frame_width=figures.FRAME_WIDTH, frame_height=figures.FRAME_WIDTH, invert_yaxis=True,
+            xlim=(0, width), ylim=(0, height), xlabel="x (nm)", ylabel="y (nm)", toolbar=None,
+        ),
+        hv.opts.Overlay(title=flake.name, legend_position="bottom", legend_cols=4),
+    )  # fmt: skip
+
+
+def wave(values: Any, pixel: float, title: str = "") -> list[Any]:
+    """Draw real part less 1 and imaginary part of a wave, each centred at zero."""
+    array = np.asarray(values)
+    return [
+        figures.image(part, pixel, kind="difference", label=_PART[name], title=title)
+        for name, part in (("real", array.real - 1), ("imag", array.imag))
+    ]
+
+
+def slices(run: xr.Dataset) -> Any:
+    """Draw the error of a wave against the thickness of slices (Fig. S2)."""
+    import holoviews as hv
+
+    x = run["thickness"].values
+    drawn = []
+    for (name, label), colour in zip(
+        (("error", "wave"), ("smeared_error", "smeared wave")), _COLOURS, strict=False
+    ):
+        values = run[name].mean("seed").values
+        curve = hv.Curve((x, np.maximum(values, 1e-12)), "thickness of slices (Å)", RELATIVE, label=label)
+        drawn += [
+            curve.opts(color=colour),
+            hv.Scatter(curve.data, "thickness of slices (Å)", RELATIVE, label=label).opts(color=colour),
+        ]
+    ticks = [(value, f"{value:g}") for value in (0.05, 0.2, 1, 4)]
+    decades = [(10.0**e, f"1e{e}") for e in range(-12, 1, 2)]
+    return hv.Overlay(drawn).opts(
+        logx=True, logy=True, xticks=ticks, yticks=decades, legend_position="bottom"
+    )
+
+
+def examples(run: xr.Dataset) -> Any:
+    """Show series and waves at five percentiles on a slider (Figs. S5 to S12)."""
+    one = run.sel(seed=0) if "seed" in run.dims else run
+    step = one["truth"].attrs["scale_factor_of_steps"]
+    panels: list[list[Any]] = [[], [], [], [], [], []]
+    limits = {part: step * float(abs(one["truth"].sel(part=part)).max()) for part in _PART}
+    for i in range(one.sizes["percentile"]):
+        pixel = float(one["pixel"][i])
+        material = str(one["material"].values[i])
+        shots = one["image"].values[i]
+        for panel, shot, title in ((0, shots[0], f"{material}, first image"), (1, shots[-1], "last image")):
+            panels[panel] += figures.frames(shot[None] / 255, pixel, label="stretched", title=title)
+        panel = 2
+        for part in ("imag", "real"):
+            truth, made = (step * one[name].sel(part=part).values[i] for name in ("truth", "network"))
+            ends = (-limits[part], limits[part])
+            for values, title in ((truth, "truth"), (made, "network")):
+                panels[panel] += figures.frames(
+                    values[None], pixel, kind="difference", label=_PART[part], title=title, limits=ends
+                )
+                panel += 1
+    names = [f"{p}%" for p in one["percentile"].values]
+    return figures.slider("as bad or worse", names, *panels)
+
+
+def histograms(runs: Mapping[str, xr.Dataset]) -> Any:
+    """Draw how the errors of unseen flakes are distributed, and those against other flakes (Fig. 4)."""
+    import holoviews as hv
+
+    edges = np.geomspace(2e-3, 0.5, 28)
+    drawn = []
+    everything = {name: run["rmse_of"].values.ravel() for name, run in runs.items()}
+    everything["other flakes"] = np.concatenate([run["scrambled_of"].values.ravel() for run in runs.values()])
+    for (name, values), colour in zip(everything.items(), _COLOURS, strict=False):
+        share = np.histogram(values, edges)[0] / len(values)
+        x, y = np.repeat(edges, 2)[1:-1], np.repeat(share, 2)
+        drawn.append(hv.Area((x, y), ERROR, "share of the flakes", label=name).opts(color=colour, alpha=0.35))
+    ticks = [(value, f"{value:g}") for value in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)]
+    return hv.Overlay(drawn).opts(
+        hv.opts.Area(responsive=True, height=figures.LINE_HEIGHT, show_grid=True),
+        hv.opts.Overlay(logx=True, xticks=ticks, legend_position="bottom"),
+    )
+
+
+def argand(run: xr.Dataset, seed: int = 0) -> Any:
+    """Draw the peak values of the columns of the median sample, network and truth (Fig. 5)."""
+    import holoviews as hv
+
+    one = run.sel(seed=seed)
+    labels = one["argand_column"].values.astype(str)
+    kinds = [kind for kind in ("Mo", "S2", "S", "support") if (labels == kind).any()]
+    ends = [np.nanmin, np.nanmax]
+    both = np.concatenate([one[f"argand_{name}"].values for name in ("network", "truth")])
+    bounds = [tuple(end(both[:, i]) for end in ends) for i in (0, 1)]
+    pad = [0.05 * (high - low) for low, high in bounds]
+    drawn = []
+    for name in ("network", "truth"):
+        clouds = [
+            hv.Scatter(one[f"argand_{name}"].values[labels == kind], "Re ψ", "Im ψ", label=kind).opts(
+                color=colour, size=7, alpha=0.8
+            )
+            for kind, colour in zip(kinds, _COLOURS, strict=False)
+        ]
+        drawn.append(
+            hv.Overlay(clouds).opts(
+                title=name, legend_position="bottom", legend_cols=4,
+                xlim=(bounds[0][0] - pad[0], bounds[0][1] + pad[0]),
+                ylim=(bounds[1][0] - pad[1], bounds[1][1] + pad[1]),
+            )
+        )  # fmt: skip
+    return figures.row(*drawn)
+
+
+def course(runs: Mapping[str, xr.Dataset]) -> Any:
+    """Draw the errors of unseen and seen flakes during training, means over seeds (Fig. S3b)."""
+    import holoviews as hv
+
+    drawn = []
+    for (name, run), colour in zip(runs.items(), _COLOURS, strict=False):
+        epoch = run["epoch"].isel(seed=0).values if "seed" in run["epoch"].dims else run["epoch"].values
+        for quantity, kind, dash in (("course", "unseen", "solid"), ("course_seen", "seen", "dotted")):
+            values = run[quantity].mean("seed").values
+            curve = hv.Curve((epoch, values), "epoch", "mean square error", label=f"{name}, {kind}")
+            drawn.append(curve.opts(color=colour, line_dash=dash))
+    return hv.Overlay(drawn).opts(logy=True, legend_position="bottom", legend_cols=2)
