@@ -31,7 +31,7 @@ class Parameters(PaperParameters):
             "flakes": 12, "pixels": 64, "field": 96, "width": 4, "depth": 2, "epochs": 2, "batch": 2,
         },
         "workshop": {"flakes": 300, "pixels": 128, "width": 16, "epochs": 24},
-        "gpu": {"flakes": 2000, "epochs": 100},
+        "gpu": {"flakes": 1600, "epochs": 100},
     }  # fmt: skip
 
     reads: Literal["flakes", "nothing"] = Field("flakes", description="stored files that a study reads")
