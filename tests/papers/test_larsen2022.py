@@ -188,6 +188,38 @@ class TestJudge:
         # A parabola through three values of a peak that is none: to a tenth of a pixel.
         assert np.nanmax(np.abs(apart / pixel - 0.5)) < 0.1
 
+    def test_columns_are_named_by_their_atoms_and_their_peaks_ranked_by_them(self):
+        parameters = at(tilt=0.0)
+        samples = data.load(parameters)
+        series = training.unseen_series(parameters, samples)
+        truth = training.complex_wave(series.waves)
+        unseen = [each for each, seen in zip(samples.flakes, samples.seen, strict=True) if not seen]
+        peaks: dict[str, list[float]] = {}
+        for i, flake in enumerate(unseen):
+            places, which = judge.columns(flake, series.conditions, i, truth.shape[-1])
+            values = judge.peak_values(truth[i], places, float(series.conditions.sampling[i]))
+            for name, value in zip(judge.compositions(flake, which), values, strict=True):
+                peaks.setdefault(name, []).append(value.imag)
+        assert set(peaks) <= {"Mo", "S", "S2"}
+        # The imaginary part follows the sum of atomic numbers: 42 and 32.
+        assert np.mean(peaks["Mo"]) > np.mean(peaks["S2"]) > 0.1
+
+    def test_support_is_not_named_by_its_atoms(self):
+        samples = data.load(at(data="supported"))
+        flake = samples.flakes[0]
+        which = np.unique(flake.column)
+        named = dict(zip(which.tolist(), judge.compositions(flake, which), strict=True))
+        for column, support in zip(flake.column.tolist(), flake.support.tolist(), strict=True):
+            assert (named[column] == "support") is support
+
+    def test_clouds_are_apart_by_their_spread(self):
+        generator = np.random.default_rng(0)
+        one, other = (generator.normal(size=(2, 4000)) + [[centre], [0]] for centre in (0, 3))
+        clouds = [x + 1j * y for x, y in (one, other)]
+        # Three apart, each with a standard deviation of sqrt(2) in the plane.
+        assert judge.apart(*clouds) == pytest.approx(3 / (2 * math.sqrt(2)), rel=0.05)
+        assert math.isnan(judge.apart(clouds[0], clouds[1][:1]))
+
     def test_scrambled_waves_are_of_others(self):
         truth = _waves()
         assert (judge.scrambled(truth) > 0.05).all()
