@@ -212,6 +212,32 @@ def row(*figures: Any, width: int = LINE_WIDTH) -> Any:
     return pn.FlexBox(*(pn.pane.HoloViews(figure, styles=grow) for figure in figures))
 
 
+def triptych(*panels: tuple[str, Array, str, tuple[float, float]]) -> bytes:
+    """Draw three images abreast for the first page, as PNG.
+
+    Parameters
+    ----------
+    *panels : (str, ndarray, str, (float, float))
+        Title, values, shape (y, x), colour map and its ends, of each.
+    """
+    import io
+
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({"font.size": 9}):
+        drawn = Figure(figsize=(6.4, 2.3), layout="constrained", dpi=110)
+        for axes, (title, values, colours, (low, high)) in zip(
+            drawn.subplots(1, len(panels)), panels, strict=True
+        ):
+            axes.imshow(values, cmap=colours, vmin=low, vmax=high)
+            axes.set_title(title)
+            axes.set_axis_off()
+        stream = io.BytesIO()
+        drawn.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()
+
+
 def to_uint8_frames(
     stack: Array, limits: tuple[float, float] | None = None
 ) -> tuple[npt.NDArray[np.uint8], tuple[float, float]]:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 
+from exitwave import records
 from exitwave.papers import figures
+from exitwave.papers.larsen2022.data import from_table, halved
+from exitwave.papers.larsen2022.parameters import Parameters
+from exitwave.simulate import exit_waves, focal_series
 from exitwave.specimens.flakes import Flake
 
 _COLOURS = figures.palette()
@@ -153,3 +159,21 @@ def course(runs: Mapping[str, xr.Dataset]) -> Any:
             curve = hv.Curve((epoch, values), "epoch", "mean square error", label=f"{name}, {kind}")
             drawn.append(curve.opts(color=colour, line_dash=dash))
     return hv.Overlay(drawn).opts(logy=True, legend_position="bottom", legend_cols=2)
+
+
+def cover(parameters: Parameters) -> bytes:
+    """Return the chapter's picture for the first page: an image and the wave behind it, as PNG."""
+    table = records.load(parameters.changed(data="supported").files()["supported"]).isel(seed=0)
+    flake = from_table(table)[0][1]
+    exit_wave = halved(exit_waves.simulate(flake.numbers, flake.positions, parameters.multislice))[None]
+    generator = torch.Generator().manual_seed(3)
+    conditions = focal_series.draw(parameters.ranges, 1, 3, generator)
+    size = exit_wave.shape[-1]
+    conditions = replace(conditions, sampling=torch.tensor([2 * parameters.sampling]))
+    shot = focal_series.simulate(exit_wave, 2 * parameters.sampling, conditions, size, generator)[0, 0]
+    real, imaginary = exit_wave[0].real.numpy() - 1, exit_wave[0].imag.numpy()
+    panels = [("one of three images", shot.numpy(), "viridis", (float(shot.min()), float(shot.max())))]
+    for title, part in (("the wave: Im ψ", imaginary), ("and Re ψ - 1", real)):
+        most = 0.5 * float(abs(part).max())
+        panels.append((title, part, "RdBu_r", (-most, most)))
+    return figures.triptych(*panels)

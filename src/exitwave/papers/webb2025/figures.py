@@ -138,11 +138,6 @@ def same_projection(stored: xr.Dataset, parameters: Any) -> Any:
 
 def cover(parameters: Any) -> bytes:
     """Return the chapter's picture for the first page: potential, exact pattern, FELIX's beams, as PNG."""
-    import io
-
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
     crystal = strontium_titanate()
     field = geometry(parameters, crystal, 96)
     found = [
@@ -151,12 +146,5 @@ def cover(parameters: Any) -> bytes:
     ]
     potential = stretched(projected_potential(crystal, 96, parameters.energy)).numpy()
     titles = ("projected potential of SrTiO₃", "its pattern, 593 beams", "with FELIX's beams")
-    with mpl.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(6.4, 2.3), layout="constrained", dpi=110)
-        for axes, title, values in zip(figure.subplots(1, 3), titles, (potential, *found), strict=True):
-            axes.imshow(values, cmap="viridis", vmin=0, vmax=1)
-            axes.set_title(title)
-            axes.set_axis_off()
-        stream = io.BytesIO()
-        figure.savefig(stream, format="png", metadata={"Software": None})
-    return stream.getvalue()
+    images = zip(titles, (potential, *found), strict=True)
+    return figures.triptych(*((title, image, "viridis", (0.0, 1.0)) for title, image in images))

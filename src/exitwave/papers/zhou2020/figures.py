@@ -148,27 +148,14 @@ def held_out(scores: Mapping[float, float]) -> Any:
 
 def cover(parameters: Parameters) -> bytes:
     """Return the chapter's picture for the first page: image, and the phase behind it, as PNG."""
-    import io
-
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
     scene = scenes.simulate(parameters.changed(focus="hybrid", images=4, noise=0.15))
-    with mpl.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(6.4, 2.3), layout="constrained", dpi=110)
-        panels = [
-            ("one of four images", scene.defocused[1], "viridis", None),
-            ("their hidden phase", scene.truth, "twilight_shifted", (-np.pi, np.pi)),
-            ("phase found", scenes.retrieve_better(scene).phase, "twilight_shifted", (-np.pi, np.pi)),
-        ]
-        for axes, (title, values, cmap, limits) in zip(figure.subplots(1, 3), panels, strict=True):
-            shown = values.double()
-            if limits:
-                shown = torch.remainder(shown - shown.median() + np.pi, 2 * np.pi) - np.pi
-            vmin, vmax = limits or (0.0, 2.0)
-            axes.imshow(shown.numpy(), cmap=cmap, vmin=vmin, vmax=vmax)
-            axes.set_title(title)
-            axes.set_axis_off()
-        stream = io.BytesIO()
-        figure.savefig(stream, format="png", metadata={"Software": None})
-    return stream.getvalue()
+
+    def wrapped(phase: torch.Tensor) -> Any:
+        return (torch.remainder(phase - phase.median() + np.pi, 2 * np.pi) - np.pi).numpy()
+
+    turn = (-np.pi, np.pi)
+    return figures.triptych(
+        ("one of four images", scene.defocused[1].double().numpy(), "viridis", (0.0, 2.0)),
+        ("their hidden phase", wrapped(scene.truth.double()), "twilight_shifted", turn),
+        ("phase found", wrapped(scenes.retrieve_better(scene).phase.double()), "twilight_shifted", turn),
+    )
