@@ -43,7 +43,7 @@ class Ranges:
     sampling : (float, float)
         Pixel size of the images, Å.
     mtf_floor, mtf_scale, mtf_exponent : (float, float)
-        c1, c2, c3 of :func:`exitwave.optics.detector.mtf`, which is clipped to 0.
+        c1, c2, c3 of :func:`exitwave.optics.mtf`, which is clipped to 0.
     """
 
     energy: float = 50e3
