@@ -31,6 +31,9 @@ MAX_FRAME_PIXELS = 256
 
 COLOUR_MAPS: dict[Kind, str] = {"magnitude": "viridis", "phase": "twilight_shifted", "difference": "RdBu_r"}
 
+# Of lines and points, told apart also by the colour-blind (Okabe and Ito).
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+
 _NM = 0.1  # nm in one Å
 _LEGEND = {"border_line_alpha": 0, "margin": 0, "padding": 0, "spacing": 0}
 _TOOLS = ["pan", "box_zoom", "wheel_zoom", "save", "reset"]

@@ -17,7 +17,7 @@ from exitwave.papers.larsen2022.parameters import Parameters
 from exitwave.simulate import exit_waves, focal_series
 from exitwave.specimens.flakes import Flake
 
-_COLOURS = figures.palette()
+_COLOURS = figures.COLOURS
 ERROR, RELATIVE = "RMSE of the wave", "Eq. A.1"
 _PART = {"real": "Re ψ - 1", "imag": "Im ψ"}
 

@@ -18,7 +18,7 @@ from exitwave.papers.webb2025.scores import best_shifted
 ERROR = "mean square error (Eq. 3)"
 # Crystals, three images each, which stand abreast in a column of text.
 _SHOWN, _SMALL = 4, 108
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+_COLOURS = figures.COLOURS[:4]
 
 
 def data_set(samples: Samples, chosen: Sequence[int], parameters: Parameters) -> Any:
