@@ -73,6 +73,7 @@ depth: Optional[int] = None  # poolings
 epochs: Optional[int] = None  # passes over the flakes
 batch: Optional[int] = None  # series of one step
 rate: Optional[float] = None  # rate of RMSprop
+network: Optional[str] = None  # run whose released network is used
 
 # %% tags=["hide-cell"]
 import time

@@ -16,6 +16,7 @@ from exitwave import records
 from exitwave.chapters import reproduce, train
 from exitwave.errors import RunError
 from exitwave.networks import checkpoints
+from exitwave.networks.released import load_released
 from exitwave.networks.tasks import Regression, adam
 from exitwave.networks.training import CHECKPOINT, Options, Training, fit, predict
 from exitwave.networks.unet import UNet
@@ -396,6 +397,74 @@ def test_two_devices_end_as_one(tmp_path):
     # Gradients are summed in another order, so that the last bits differ.
     assert float(found["mse"]) == pytest.approx(float(outcome.result["mse"]), rel=1e-3)
     assert records.provenance_of(found)["device"] == "2 x cpu"
+
+
+@pytest.fixture
+def releasing(monkeypatch):
+    """Claims of which a run releases the first of its two networks; returns the folder of the weights."""
+    runs = CLAIMS.runs | {"first": CLAIMS.runs["first"].model_copy(update={"release": 1})}
+    for module in (train, reproduce, verdicts):
+        monkeypatch.setattr(module, "load_claims", lambda _: CLAIMS.model_copy(update={"runs": runs}))
+    return Path(os.environ["EXITWAVE_DATA"]) / "webb2025" / "weights"
+
+
+class TestRelease:
+    """Weights of trained networks that come with the project."""
+
+    @staticmethod
+    def reproduce(scale="workshop", **how):
+        return reproduce.reproduce("webb2025", scale, report=lambda *_: None, in_process=True, **how)
+
+    @staticmethod
+    def jobs():
+        return train.jobs_of("webb2025", "workshop", runs=["first"])
+
+    def test_reproduce_stores_those_of_the_first_seeds(self, releasing):
+        train.train(self.jobs())
+        written = self.reproduce(only="first")
+        assert [path.name for path in written] == ["first.nc", "first-0.safetensors"]
+        assert [path.name for path in releasing.iterdir()] == ["first-0.safetensors"]
+        trained, _ = load_network(self.jobs()[0].weights)
+        given = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+        one, other = (predict(each, given) for each in (trained, load_released("webb2025", "first", 0)))
+        assert float((one - other).square().mean()) < 1e-3 * float(one.var())
+        before = written[1].read_bytes()
+        assert self.reproduce(only="first")[1].read_bytes() == before
+
+    def test_before_anything_is_computed_that_may_use_them(self, releasing, monkeypatch):
+        train.train(self.jobs())
+        seen = []
+        before = reproduce.run_points
+        monkeypatch.setattr(
+            reproduce, "run_points", lambda *a, **b: seen.append(releasing.exists()) or before(*a, **b)
+        )
+        self.reproduce(only="first")
+        assert seen == [True]
+
+    def test_a_network_without_weights_is_told_and_trained_again(self, releasing, exitwave):
+        status, output, errors = exitwave("reproduce", "webb2025", "--only", "first")
+        assert (status, output) == (2, "")
+        told = errors.splitlines()[-1]
+        assert "no weights of first seed 0 to release" in told
+        assert "`exitwave train webb2025 --scale workshop --run first --seed 0`" in told
+        stored = Path(os.environ["EXITWAVE_DATA"]) / "webb2025" / "workshop" / "first.nc"
+        assert records.load(stored).sizes["seed"] == 2
+        assert not releasing.exists()
+        ASKED.clear()
+        assert exitwave(*told.split("`")[1].split()[1:], "--device", "cpu")[0] == 0
+        assert [seed for _, seed, _ in ASKED] == [0]
+        ASKED.clear()
+        train.train(self.jobs())  # the other releases none, and needs no weights
+        assert ASKED == []
+        assert exitwave("reproduce", "webb2025", "--only", "first")[0] == 0
+        assert load_released("webb2025", "first", 0) is not None
+
+    def test_smoke_scale_releases_nothing_and_larger_scales_elsewhere(self, releasing, runs):
+        for scale in ("smoke", "gpu"):
+            train.train(train.jobs_of("webb2025", scale, runs=["first"]))
+            self.reproduce(scale, only="first")
+        assert not releasing.exists()
+        assert [path.name for path in (runs / "weights").iterdir()] == ["first-0-gpu.safetensors"]
 
 
 SPECIMENS = {

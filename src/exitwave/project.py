@@ -82,3 +82,40 @@ def specimen_of_scale(paper: str, name: str, scale: str) -> Path:
         f"the specimen {part.as_posix()} is missing: make it with "
         f"`exitwave reproduce {paper} --specimens --scale {scale}`"
     )
+
+
+def released_name(run: str, seed: int, scale: str) -> str:
+    """Return the name of the file of a released network, which smoke and workshop scale share."""
+    return Path(specimen_name(f"{run}-{seed}", scale)).stem + ".safetensors"
+
+
+def released_file(paper: str, run: str, seed: int, scale: str = "workshop") -> Path:
+    """Return the file of a released network: in :func:`data_folder` if it is there, else in the project's.
+
+    Those of gpu and paper scale, which are larger, may be among the runs.
+
+    Raises
+    ------
+    InputError
+        If it is not there.
+    """
+    part = Path(paper) / "weights" / released_name(run, seed, scale)
+    folders = [data_folder(), project_root() / "data"]
+    for folder in folders if scale in ("smoke", "workshop") else [*folders, runs_folder()]:
+        if (folder / part).is_file():
+            return folder / part
+    at = "" if scale in ("smoke", "workshop") else f" --scale {scale}"
+    raise InputError(
+        f"the released network data/{part.as_posix()} is missing: make it with `exitwave train {paper}{at} "
+        f"--run {run} --seed {seed}`, then `exitwave reproduce {paper}{at} --only {run}`"
+    )
+
+
+def released_files(paper: str, run: str, scale: str = "workshop") -> list[Path]:
+    """Return the files of the released networks of a run, from seed 0; none if none is there."""
+    found: list[Path] = []
+    try:
+        while True:
+            found.append(released_file(paper, run, len(found), scale))
+    except InputError:
+        return found

@@ -10,19 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exitwave import records
-from exitwave.chapters.points import Point
-from exitwave.chapters.reproduce import _collect
 from exitwave.errors import InputError
 from exitwave.papers.larsen2022 import data, judge, multislice, reconstruction, training
-from exitwave.papers.larsen2022.parameters import Parameters
 from exitwave.simulate import exit_waves, focal_series
 from exitwave.specimens.layers import known_layers
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+from .focal_flakes import KINDS, at, store
 
-KINDS = ("mos2", "supported", "materials")
-SMALL = {"box": 12.8, "smallest": 3.5, "largest": 5.0}
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,18 +26,8 @@ def stored(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EXITWAVE_DATA", str(folder))
-        for kind in KINDS:
-            point = Point("larsen2022", "specimens", at(data=kind, reads="nothing"))
-            made = records.with_provenance(
-                data.specimens(point.parameters), {"seconds": 1.0, "device": "cpu"}
-            )
-            place = folder / "larsen2022" / "specimens" / f"{kind}.nc"
-            records.save(_collect("larsen2022", "smoke", kind, [point], [made]), place)
+        store(folder)
         yield folder
-
-
-def at(**changed):
-    return Parameters.at("smoke", **(SMALL | changed))
 
 
 class TestSpecimens:

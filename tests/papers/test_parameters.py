@@ -149,6 +149,22 @@ class TestKey:
         ]
         assert len(set(keys)) == len(keys)
 
+    def test_a_network_counts_where_it_is_named_and_by_its_weights(self, tmp_path, monkeypatch):
+        class Using(Small):
+            network: str = Field("", json_schema_extra={"network_of": "p"})
+
+        monkeypatch.setenv("EXITWAVE_DATA", str(tmp_path))
+        assert Using.at("smoke").key() == Small.at("smoke").key()  # as if there were no such field
+        named = Using.at("smoke", network="some")
+        keys = [Using.at("smoke").key(), Using.at("smoke", network="other").key()]
+        for seed, content in ((0, b"1"), (0, b"2"), (1, b"1")):
+            keys.append(named.key())
+            (tmp_path / "p" / "weights").mkdir(parents=True, exist_ok=True)
+            (tmp_path / "p" / "weights" / f"some-{seed}.safetensors").write_bytes(content)
+        keys.append(named.key())
+        assert len(set(keys)) == len(keys)
+        assert list(named.digests()) == ["some-0.safetensors", "some-1.safetensors"]
+
     def test_a_whole_number_is_the_same_value(self):
         assert Small.at(dose=2).key() == Small.at(dose=2.0).key()
 

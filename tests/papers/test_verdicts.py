@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from exitwave.chapters.project import trains
 from exitwave.errors import InputError
 from exitwave.papers import verdicts
 from exitwave.papers.verdicts import PAPERS, Claim, PaperClaims, judge, load_claims, margin
@@ -62,6 +63,16 @@ class TestClaims:
             for claim in claims.claims:
                 if claim.run is not None:
                     assert claims.runs[claim.run].seeds >= verdicts.MIN_SEEDS
+
+    def test_what_is_released_is_trained_and_what_is_used_is_released(self):
+        for paper in PAPERS:
+            runs = load_claims(paper).runs
+            for run in runs.values():
+                assert not run.release or trains(paper, run.study)
+                if network := run.settings.get("network"):
+                    assert run.seeds <= runs[network].release
+        with pytest.raises(ValidationError, match="releases 2 networks of 1 seeds"):
+            verdicts.Run(study="s", settings={}, seeds=1, release=2)
 
     def test_costs_are_not_computed_again(self):
         for paper in PAPERS:

@@ -14,6 +14,7 @@ import xarray as xr
 from exitwave import records
 from exitwave.chapters.points import Point, Report, compute, run_points
 from exitwave.chapters.project import parameters_of, study_of, trains
+from exitwave.chapters.release import release
 from exitwave.chapters.sources import source_hash
 from exitwave.errors import InputError
 from exitwave.papers.parameters import SCALES, PaperParameters, Scale
@@ -74,18 +75,30 @@ def reproduce(paper: str, scale: Scale, *, only: str | None = None, report: Repo
     Returns
     -------
     list of Path
-        ``data/<paper>/<scale>/<run>.nc``, one for each run.
+        ``data/<paper>/<scale>/<run>.nc``, one for each run, and the released weights
+        (:func:`exitwave.chapters.release.release`).
+
+    Raises
+    ------
+    InputError
+        After all is stored, if weights that are to be released are missing.
     """
     runs = selected_runs(paper, only)
     points = {name: run_points_of(paper, run, scale) for name, run in runs.items()}
+    # Before anything is computed: other runs use the released networks.
+    wanted = {name: each[: runs[name].release] for name, each in points.items()}
+    released, missing = release(paper, scale, wanted)
     # All at once, so that no worker waits for the last point of a run.
     results = iter(run_points([point for each in points.values() for point in each], report=report, **how))
-    return [
+    stored = [
         records.save(
             _collect(paper, scale, name, each, [next(results) for _ in each]), run_file(paper, scale, name)
         )
         for name, each in points.items()
     ]
+    if missing:
+        raise InputError(missing)
+    return stored + released
 
 
 def missing_specimen(paper: str, parameters: PaperParameters) -> str | None:

@@ -43,6 +43,11 @@ class Job:
         """Its checkpoint, which need not exist."""
         return self.folder / CHECKPOINT
 
+    @property
+    def weights(self) -> Path:
+        """Its weights, which need not exist."""
+        return self.folder / "weights.safetensors"
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -141,6 +146,9 @@ def train(
 ) -> list[Outcome]:
     """Train networks one after the other, leaving out those that are finished.
 
+    One that ``exitwave reproduce`` has computed, which leaves no weights, is trained again if these are to be
+    released.
+
     Each keeps ``checkpoint.safetensors`` and ``weights.safetensors`` in its folder, and its result where
     ``exitwave reproduce`` looks for it, whether the training is whole or its budget ended before.
 
@@ -171,7 +179,7 @@ def train(
     """
     if budget_minutes is not None and not 0 < budget_minutes < math.inf:
         raise InputError(f"a budget of {budget_minutes} minutes: use a positive number")
-    waiting = [job for job in jobs if Outcome(job, job.point.load()).fraction < 1]
+    waiting = [job for job in jobs if not _is_finished(job)]
     for job in waiting:
         if job.checkpoint.exists() and not resume:
             raise InputError(f"{job.folder} holds a checkpoint of {job.name}: use --resume, or remove it")
@@ -188,6 +196,12 @@ def train(
     return [Outcome(job, job.point.load(), failures.get(job.point.key)) for job in jobs]
 
 
+def _is_finished(job: Job) -> bool:
+    """Tell whether a network is trained, and has left its weights if they are to be released."""
+    released = job.point.parameters.seed < load_claims(job.point.paper).runs[job.run].release
+    return Outcome(job, job.point.load()).fraction == 1 and (job.weights.is_file() or not released)
+
+
 def _train(
     job: Job, seconds: float | None, resume: bool, device: str, devices: int, report: Report | None
 ) -> None:
@@ -198,7 +212,7 @@ def _train(
         resume=resume,
         budget_minutes=None if seconds is None else (earlier + seconds) / 60,
         devices=devices,
-        weights=job.folder / "weights.safetensors",
+        weights=job.weights,
     )
 
     def tell(progress: Progress) -> None:

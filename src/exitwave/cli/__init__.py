@@ -112,7 +112,10 @@ def reproduce(
         bool, typer.Option("--specimens", help="Make the paper's stored specimens again instead.")
     ] = False,
 ) -> None:
-    """Run the studies behind a paper's claims and store the results in data/ (its only writer)."""
+    """Run the studies behind a paper's claims and store the results in data/ (its only writer).
+
+    Of runs that release trained networks, the weights are stored in data/PAPER/weights/ too.
+    """
     from exitwave.chapters import reproduce as reproduction
     from exitwave.papers.parameters import SCALES
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from exitwave.errors import InputError
+from exitwave.project import released_files
 
 Scale = Literal["smoke", "workshop", "gpu", "paper"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
@@ -73,18 +74,35 @@ class PaperParameters(BaseModel):
             If one does not exist.
         """
         found = {}
-        for name, field in type(self).model_fields.items():
-            extra = field.json_schema_extra
+        for name in self._marked("file"):
             value = getattr(self, name)
-            if isinstance(extra, dict) and extra.get("file") and value is not None:
+            if value is not None:
                 found[name] = Path(value)
                 if not found[name].is_file():
                     raise InputError(f"parameter {name}={value!r}: no such file")
         return found
 
     def digests(self) -> dict[str, str]:
-        """Return the SHA-256 of each of :meth:`files`."""
-        return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in self.files().items()}
+        """Return the SHA-256 of each of :meth:`files`, and of each released network of a run that is named.
+
+        The field that names the run is marked ``network_of`` the paper. A network that is not there has no
+        digest here: who uses it is told.
+        """
+        found = self.files()
+        for name, paper in self._marked("network_of").items():
+            if run := getattr(self, name):
+                found |= {path.name: path for path in released_files(paper, run, self.scale)}
+        return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in found.items()}
+
+    @classmethod
+    def _marked(cls, mark: str) -> dict[str, Any]:
+        """Return the fields that have a mark, with what it says."""
+        found = {}
+        for name, field in cls.model_fields.items():
+            extra = field.json_schema_extra
+            if isinstance(extra, dict) and mark in extra:
+                found[name] = extra[mark]
+        return found
 
     @classmethod
     def collect(cls, namespace: Mapping[str, Any]) -> Self:
@@ -103,6 +121,11 @@ class PaperParameters(BaseModel):
 
     def key(self, *more: str) -> str:
         """Return a short hash of all values, of the files they name and of further strings."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        values = self.model_dump(mode="json")
+        for name in self._marked("network_of"):
+            # Empty it says nothing, and points made before there was such a field keep their key.
+            if not values[name]:
+                del values[name]
+        text = json.dumps(values, sort_keys=True)
         more += tuple(self.digests().values())
         return hashlib.sha256("\n".join([text, *more]).encode()).hexdigest()[:16]

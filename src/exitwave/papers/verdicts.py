@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 import yaml
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from exitwave import metrics
 from exitwave.errors import InputError
@@ -28,13 +28,26 @@ _INEQUALITY = re.compile(r"(?P<left>\w+) *(?P<sign>[<>]) *(?P<right>[\w.+-]+)")
 
 
 class Run(BaseModel):
-    """A study at fixed settings, repeated over seeds; several claims may read one run."""
+    """A study at fixed settings, repeated over seeds; several claims may read one run.
+
+    Attributes
+    ----------
+    release : int
+        Of how many seeds, from 0, the weights of the trained network are kept with the project.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     study: str
     settings: dict[str, Any]
     seeds: int
+    release: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _check_release(self) -> Run:
+        if self.release > self.seeds:
+            raise ValueError(f"{self.study}: releases {self.release} networks of {self.seeds} seeds")
+        return self
 
 
 class Claim(BaseModel):

@@ -76,6 +76,11 @@ class Parameters(PaperParameters):
     epochs: int = Field(200, ge=1, description="passes over the flakes")
     batch: int = Field(4, ge=1, description="series of one step; from the earlier code")
     rate: float = Field(5e-4, gt=0, description="rate of RMSprop")
+    network: str = Field(
+        "",
+        description="run whose released network is used, for the studies that train none",
+        json_schema_extra={"network_of": "larsen2022"},
+    )
 
     def files(self) -> dict[str, Path]:
         """Return the file of the flakes, but where these are made."""

@@ -6,12 +6,17 @@ from collections.abc import Callable
 
 import xarray as xr
 
+from exitwave.papers.larsen2022.agreement import agreement
 from exitwave.papers.larsen2022.data import specimens
 from exitwave.papers.larsen2022.multislice import slices
 from exitwave.papers.larsen2022.reconstruction import reconstruction
+from exitwave.papers.larsen2022.released import consistency, crossed
 
 STUDIES: dict[str, Callable[..., xr.Dataset]] = {
     "specimens": specimens,
     "slices": slices,
     "reconstruction": reconstruction,
+    "crossed": crossed,
+    "agreement": agreement,
+    "consistency": consistency,
 }
