@@ -329,7 +329,8 @@ class _Around:
     def wave(self) -> Tensor:
         """Return the wave."""
         change = torch.complex(*self.unknowns["change"]) * (self.expected * math.sqrt(0.5))
-        return self.start + torch.fft.ifft2(change)
+        made: Tensor = self.start + torch.fft.ifft2(change)
+        return made
 
     def prior(self) -> Tensor:
         """Return the penalty on the change."""

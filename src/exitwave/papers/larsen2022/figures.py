@@ -161,6 +161,69 @@ def course(runs: Mapping[str, xr.Dataset]) -> Any:
     return hv.Overlay(drawn).opts(logy=True, legend_position="bottom", legend_cols=2)
 
 
+def side_by_side(run: xr.Dataset, methods: Mapping[str, str]) -> Any:
+    """Show Im ψ of the truth and of several methods on a slider (Figs. 10, S13, S14)."""
+    one = run.sel(seed=0)
+    shown = {"truth": "truth", **methods}
+    panels: list[list[Any]] = [[] for _ in range(1 + len(shown))]
+    step = one["truth_wave"].attrs["scale_factor_of_steps"]
+    pixel = 2 * Parameters.model_fields["sampling"].default
+    for i in range(one.sizes["percentile"]):
+        first = one["image"].values[i, 0]
+        panels[0] += figures.frames(first[None] / 255, pixel, label="stretched", title="first image")
+        waves = {name: step * one[f"{name}_wave"].sel(part="imag").values[i] for name in shown}
+        most = float(abs(waves["truth"]).max())
+        for panel, (name, title) in zip(panels[1:], shown.items(), strict=True):
+            panel += figures.frames(
+                waves[name][None], pixel, kind="difference", label=_PART["imag"], title=title,
+                limits=(-most, most),
+            )  # fmt: skip
+    return figures.slider("as bad or worse", [f"{p}%" for p in one["percentile"].values], *panels)
+
+
+def against(
+    runs: Mapping[float, xr.Dataset], axis: str, methods: Mapping[str, str], quantity: str = "relative"
+) -> Any:
+    """Draw the errors of methods against what was changed, means and each seed."""
+    import holoviews as hv
+
+    drawn = []
+    x = sorted(runs)
+    for (name, label), colour in zip(methods.items(), _COLOURS, strict=False):
+        values = [runs[each][f"{name}_{quantity}" if name else quantity].values for each in x]
+        mean = hv.Curve((x, [each.mean() for each in values]), axis, RELATIVE, label=label)
+        every = [(place, value) for place, each in zip(x, values, strict=True) for value in each]
+        drawn += [
+            mean.opts(color=colour),
+            hv.Scatter(every, axis, RELATIVE, label=label).opts(color=colour, size=5, alpha=0.6),
+        ]
+    ticks = [(each, f"{each:g}") for each in x]
+    decades = [(value, f"{value:g}") for value in (0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)]
+    return hv.Overlay(drawn).opts(
+        logx=True, logy=True, xticks=ticks, yticks=decades, legend_position="bottom", legend_cols=2
+    )
+
+
+def disagreement(run: xr.Dataset) -> Any:
+    """Draw the error of each unseen flake against how far two networks are apart (Fig. 8)."""
+    import holoviews as hv
+
+    drawn = []
+    for seed, colour in zip(run["seed"].values, _COLOURS, strict=False):
+        one = run.sel(seed=seed)
+        points = (one["disagreement_of"].values, one["relative_of"].values)
+        drawn.append(
+            hv.Scatter(points, "disagreement of two networks", RELATIVE, label=f"pair {seed + 1}").opts(
+                color=colour, size=5, alpha=0.6
+            )
+        )
+    decades = [(value, f"{value:g}") for value in (0.01, 0.03, 0.1, 0.3, 1)]
+    return hv.Overlay(drawn).opts(
+        hv.opts.Scatter(responsive=True, height=figures.LINE_HEIGHT, show_grid=True),
+        hv.opts.Overlay(logx=True, logy=True, xticks=decades, yticks=decades, legend_position="bottom"),
+    )
+
+
 def cover(parameters: Parameters) -> bytes:
     """Return the chapter's picture for the first page: an image and the wave behind it, as PNG."""
     table = records.load(parameters.changed(data="supported").files()["supported"]).isel(seed=0)

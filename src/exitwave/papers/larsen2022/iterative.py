@@ -1,4 +1,4 @@
-"""Waves from focal series by iteration, told the same of the microscope: Gerchberg-Saxton and maximum likelihood."""
+"""Waves from focal series by iteration: Gerchberg-Saxton and maximum likelihood, told the same."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ METHODS = {
 # Standard deviation of the filter by which the paper takes long waves off, Å (Sec. 6).
 LONG = 0.9
 _ITERATIONS = 60
+# Draws which flakes are judged.
+_ORDER = 11
 _FREE = ("astigmatism", "coma", "blur")
 
 
@@ -108,6 +110,16 @@ def expose(parameters: Parameters, wave: Tensor, sampling: float, generator: tor
     return Exposure(images, exit_waves.smeared(wave, sampling, parameters.smear), conditions)
 
 
+def lens_of(exposure: Exposure) -> Lens:
+    """Return what methods are told of the lens."""
+    conditions = exposure.told
+    return Lens(
+        conditions.energy, exposure.sampling, conditions.defocus[0].double(),
+        spherical_aberration=float(conditions.spherical_aberration),
+        focal_spread=float(conditions.focal_spread),
+    )  # fmt: skip
+
+
 def retrieved(exposure: Exposure, method: str, smear: float) -> tuple[Tensor, Lens]:
     """Return what a method makes of a series, and the lens with what it has found of it.
 
@@ -130,19 +142,14 @@ def retrieved(exposure: Exposure, method: str, smear: float) -> tuple[Tensor, Le
     """
     if method not in METHODS:
         raise InputError(f"unknown method {method!r}: use one of {', '.join(METHODS)}")
-    conditions = exposure.told
-    lens = Lens(
-        conditions.energy, exposure.sampling, conditions.defocus[0].double(),
-        spherical_aberration=float(conditions.spherical_aberration),
-        focal_spread=float(conditions.focal_spread),
-    )  # fmt: skip
+    lens = lens_of(exposure)
     if method in ("gradient", "ungauged"):
         free = _FREE if method == "gradient" else ("blur",)
         fit = likelihood.retrieve_wave(
             exposure.images, lens, dose=exposure.dose, response=exposure.response, free=free
         )
         return exit_waves.smeared(fit.wave, exposure.sampling, smear), fit.lens
-    known = exposure.conditions if method == "told_all" else conditions
+    known = exposure.conditions if method == "told_all" else exposure.told
     images, _ = restored(exposure.images, exposure.response)
     transfer = known.transfer(exposure.shape, exposure.sampling)[0]
     return gerchberg_saxton.retrieve_wave(images, transfer, iterations=_ITERATIONS).wave, lens
@@ -160,11 +167,12 @@ def errors_of(wave: Tensor, truth: Tensor, sampling: float) -> dict[str, float]:
 
 
 def unseen_flakes(parameters: Parameters) -> list[Flake]:
-    """Return the unseen flakes of a data set that are judged, evenly spread."""
+    """Return the unseen flakes of a data set that are judged, others for each seed."""
     found, seen = from_table(records.load(parameters.files()[parameters.data]).isel(seed=0))
     unseen = [flake for flake, used in zip(found, seen, strict=True) if not used]
-    places = np.linspace(0, len(unseen) - 1, min(parameters.judged, len(unseen))).round().astype(int)
-    return [unseen[i] for i in places]
+    order = np.random.default_rng(_ORDER).permutation(len(unseen))
+    first = parameters.seed * parameters.judged
+    return [unseen[order[(first + i) % len(unseen)]] for i in range(parameters.judged)]
 
 
 def iterative(parameters: Parameters, device: str = "cpu") -> xr.Dataset:

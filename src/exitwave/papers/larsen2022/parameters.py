@@ -58,7 +58,7 @@ class Parameters(PaperParameters):
     beyond: float = Field(2.0, ge=0, description="from the last atom to the exit wave, Å")
     smear: float = Field(0.15, ge=0, description="standard deviation of the filter of the waves to learn, Å")
     # Images (Table 1).
-    images: int = Field(3, ge=1, le=11, description="images of a series")
+    images: int = Field(3, ge=1, le=20, description="images of a series")
     span: float = Field(100.0, gt=0, description="defocus from the first image to the last, Å")
     least_pixel: float = Field(0.10, gt=0, description="smallest pixel of the images, Å")
     greatest_pixel: float = Field(0.11, gt=0, description="largest pixel of the images, Å")
@@ -67,6 +67,10 @@ class Parameters(PaperParameters):
         gt=0,
         description="unit of the blur, Å: a pixel as in the earlier code, or 1 as in Table 1",
     )
+    dose: float = Field(
+        0.0, ge=0, description="electrons per Å^2 and image, of iteration; 0 for any of Table 1"
+    )
+    judged: int = Field(6, ge=1, description="unseen flakes whose waves are retrieved by iteration")
     pixels: int = Field(224, ge=16, description="pixels along each side in training; not in the paper")
     field: int = Field(224, ge=16, description="pixels along each side of unseen images; not in the paper")
     # Network (SOI Sec. S1 and S3).

@@ -140,11 +140,16 @@ def in_box(made: Tensor, pixel: Tensor, sampling: float, size: int, smear: float
     places = (pixels - size * steps[:, None]) / 2 + steps[:, None] * torch.arange(size)
     inside = (places >= -0.5) & (places < pixels - 0.5)
     signal = signal * (inside[:, :, None] & inside[:, None, :])
-    ky, kx = optics.frequency_grid((size, size), sampling)
+    return sharpened(1 + signal, sampling, smear).to(torch.complex64)
+
+
+def sharpened(waves: Tensor, sampling: float, smear: float) -> Tensor:
+    """Take back the smear of waves, shape (..., y, x), but where it leaves less than a thousandth."""
+    ky, kx = optics.frequency_grid((waves.shape[-2], waves.shape[-1]), sampling)
     left = torch.exp(-2 * math.pi**2 * smear**2 * (ky**2 + kx**2))
     sharp = torch.where(left > _FAINT, 1 / left.clamp_min(_FAINT), 0.0)
-    waves: Tensor = 1 + torch.fft.ifft2(torch.fft.fft2(signal) * sharp)
-    return waves.to(torch.complex64)
+    made: Tensor = 1 + torch.fft.ifft2(torch.fft.fft2(waves - 1) * sharp)
+    return made
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ from collections.abc import Callable
 import xarray as xr
 
 from exitwave.papers.larsen2022.agreement import agreement
+from exitwave.papers.larsen2022.comparison import compared
 from exitwave.papers.larsen2022.data import specimens
+from exitwave.papers.larsen2022.iterative import iterative
 from exitwave.papers.larsen2022.multislice import slices
 from exitwave.papers.larsen2022.reconstruction import reconstruction
 from exitwave.papers.larsen2022.released import consistency, crossed
@@ -19,4 +21,6 @@ STUDIES: dict[str, Callable[..., xr.Dataset]] = {
     "crossed": crossed,
     "agreement": agreement,
     "consistency": consistency,
+    "iterative": iterative,
+    "compared": compared,
 }
