@@ -226,6 +226,15 @@ class TestRecompute:
             reproduce.recompute(1, seed, "smoke")
         assert asked == again
 
+    def test_passes_over_what_took_longer_than_there_is_time(self, stored, monkeypatch):
+        record = records.load(stored)
+        made = records.provenance_of(record) | {"seconds": 3 * 60.0}
+        records.save(records.with_provenance(record, made), stored)  # three replicates, a minute each
+        with pytest.raises(InputError, match=r"no stored row took less than 0\.9 minutes"):
+            reproduce.recompute(1, 0, "smoke", minutes=0.9)
+        monkeypatch.setattr(reproduce, "compute", lambda *_: record.sel(seed=0))
+        assert reproduce.recompute(1, 0, "smoke", minutes=1.1)
+
     @pytest.mark.parametrize("amount", [0.1, -0.1])
     def test_finds_a_doctored_value(self, stored, amount):
         doctor(stored, tie_accuracy=amount)

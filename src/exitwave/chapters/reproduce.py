@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -247,15 +248,25 @@ def stored_claims(scale: Scale) -> list[tuple[str, Claim]]:
     ]
 
 
-def recompute(rows: int, seed: int, scale: Scale, *, device: str = "cpu") -> list[Recomputed]:
-    """Compute some stored rows of the ledger again, one replicate of each, chosen by a seed.
+def recompute(
+    rows: int, seed: int, scale: Scale, *, device: str = "cpu", minutes: float = math.inf
+) -> list[Recomputed]:
+    """Compute some stored rows of the ledger again, one run and replicate of each, chosen by a seed.
 
     Nothing is written.
+
+    Parameters
+    ----------
+    rows, seed : int
+    scale : {"smoke", "workshop", "gpu", "paper"}
+    device : str
+    minutes : float
+        Rows are passed over whose run took longer, when it was stored, than is left of this.
 
     Raises
     ------
     InputError
-        If an unknown scale is named or nothing is stored at it.
+        If an unknown scale is named, nothing is stored at it, or all takes longer.
     """
     if scale not in SCALES:
         raise InputError(f"unknown scale {scale!r}: use one of {', '.join(SCALES)}")
@@ -263,14 +274,22 @@ def recompute(rows: int, seed: int, scale: Scale, *, device: str = "cpu") -> lis
     if not candidates:
         raise InputError(f"nothing is stored at scale {scale}: run `exitwave reproduce` first")
     generator = np.random.default_rng(seed)
-    chosen = generator.choice(len(candidates), size=min(rows, len(candidates)), replace=False)
-    found = []
-    for paper, claim in (candidates[i] for i in chosen):
-        replicate = int(generator.choice(records.load(run_file(paper, scale, str(claim.run)))["seed"].values))
-        runs = list(dict.fromkeys(claim.source_of(name)[0] for name in claim.quantities))
+    found: list[Recomputed] = []
+    left, checked = minutes, 0
+    for paper, claim in (candidates[i] for i in generator.permutation(len(candidates))):
         # One run of several is enough: some take minutes.
-        for run in runs if len(runs) < 2 else [runs[int(generator.integers(len(runs)))]]:
-            found += _recomputed(paper, claim, run, replicate, scale, device)
+        run = str(generator.choice(list(dict.fromkeys(claim.source_of(name)[0] for name in claim.judged_by))))
+        stored = records.load(run_file(paper, scale, run))
+        replicate = int(generator.choice(stored["seed"].values))
+        takes = float(records.provenance_of(stored)["seconds"]) / stored.sizes["seed"] / 60
+        if takes > left:
+            continue
+        left, checked = left - takes, checked + 1
+        found += _recomputed(paper, claim, run, replicate, scale, device)
+        if checked == rows:
+            break
+    if not checked:
+        raise InputError(f"no stored row took less than {minutes:g} minutes: give more")
     return found
 
 
@@ -280,7 +299,7 @@ def _recomputed(
     """Compute the quantities of a claim that come from one run again."""
     run = load_claims(paper).runs[name]
     stored = records.load(run_file(paper, scale, name))
-    quantities = [each for source, each in map(claim.source_of, claim.quantities) if source == name]
+    quantities = [each for source, each in map(claim.source_of, claim.judged_by) if source == name]
     parameters: PaperParameters = parameters_of(paper).at(scale, **run.settings, seed=replicate)
     trained = trains(paper, run.study)
     # In one thread, sums have one order: the same network, bit for bit, on the same processor.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -108,6 +109,9 @@ def reproduce(
         int, typer.Option(metavar="N", help="Recompute N stored rows and compare; writes nothing.")
     ] = 0,
     seed: Annotated[int, typer.Option(help="Chooses the rows of --check.")] = 0,
+    budget_minutes: Annotated[
+        float, typer.Option(metavar="M", help="For --check: passes over rows that take longer.")
+    ] = math.inf,
     specimens: Annotated[
         bool, typer.Option("--specimens", help="Make the paper's stored specimens again instead.")
     ] = False,
@@ -122,7 +126,7 @@ def reproduce(
     if scale not in SCALES:
         raise InputError(f"unknown scale {scale!r}: use one of {', '.join(SCALES)}")
     if check:
-        _check_rows(check, seed, scale, device)
+        _check_rows(check, seed, scale, device, budget_minutes)
         return
     if paper is None:
         raise InputError("name a paper, for example `exitwave reproduce zhou2020`")
@@ -145,10 +149,10 @@ def reproduce(
 app.command()(train)
 
 
-def _check_rows(rows: int, seed: int, scale: Any, device: str) -> None:
+def _check_rows(rows: int, seed: int, scale: Any, device: str, minutes: float) -> None:
     from exitwave.chapters.reproduce import recompute
 
-    found = recompute(rows, seed, scale, device=device)
+    found = recompute(rows, seed, scale, device=device, minutes=minutes)
     for one in found:
         sign = "agrees" if one.agrees else "DIFFERS"
         out.print(

@@ -110,6 +110,12 @@ class Claim(BaseModel):
         """The runs that the claim reads."""
         return [] if self.run is None else [self.run, *self.also.values()]
 
+    @property
+    def judged_by(self) -> list[str]:
+        """The quantities that enter the verdict."""
+        sides = [side for text in self.inequalities for side in _parse(text)[::2] if not _is_number(side)]
+        return list(dict.fromkeys([*self.quantities, *sides]))
+
     def source_of(self, quantity: str) -> tuple[str, str]:
         """Return the run that a quantity is read from and its name there."""
         for name, run in self.also.items():
