@@ -75,6 +75,8 @@ depth: Optional[int] = None  # poolings
 epochs: Optional[int] = None  # passes over the flakes
 batch: Optional[int] = None  # series of one step
 rate: Optional[float] = None  # rate of RMSprop
+outside: Optional[str] = None  # nothing, threefold, coma, drift or phonons
+amount: Optional[float] = None  # of it, Å
 network: Optional[str] = None  # run whose released network is used
 
 # %% tags=["hide-cell"]
@@ -583,6 +585,39 @@ Markdown(
 
 # %% [markdown]
 # **Takeaway.** BYDATA
+#
+# ### Outside Table 1
+#
+# What if the microscope has more than any method was told or trained for? Three images of the same flakes, with 500 Å of three-fold astigmatism, three times
+# the largest coma of Table 1, a drift of 0.2 Å from image to image, or atoms that move from electron to electron
+# ({mod}`exitwave.papers.larsen2022.outside`).
+
+# %%
+from exitwave.papers.larsen2022.outside import METHODS as OUTSIDE
+
+strange = {
+    "nothing": stored("outside-nothing"),
+    "three-fold astigmatism": stored("outside-threefold"),
+    "coma": stored("outside-coma"),
+    "drift": stored("outside-drift"),
+    "moving atoms": stored("outside-phonons"),
+}
+Markdown(
+    "| Eq. A.1 | "
+    + " | ".join(OUTSIDE.values())
+    + " |\n|---|"
+    + "---|" * len(OUTSIDE)
+    + "\n"
+    + "\n".join(
+        f"| {title} | "
+        + " | ".join(f"{float(run[f'{name}_relative'].mean()):.3f}" for name in OUTSIDE)
+        + " |"
+        for title, run in strange.items()
+    )
+)
+
+# %% [markdown]
+# **Takeaway.** OUTSIDE
 
 #
 # ## What the paper and its code disagree about

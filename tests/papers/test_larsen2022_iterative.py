@@ -3,15 +3,19 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from skimage.registration import phase_cross_correlation
 
+from exitwave import optics
 from exitwave.errors import InputError
 from exitwave.networks.plan import Training
 from exitwave.networks.released import write_released
-from exitwave.papers.larsen2022 import comparison, iterative, reconstruction
+from exitwave.papers.larsen2022 import comparison, iterative, outside, reconstruction
 from exitwave.papers.larsen2022.data import waves_of
 from exitwave.retrieve.lens import Lens
+from exitwave.simulate import imaging
 from exitwave.simulate.exit_waves import smeared
 
 from .focal_flakes import at, store
@@ -145,3 +149,65 @@ def test_compared_gives_every_method_the_same_flakes():
 def test_compared_needs_three_images():
     with pytest.raises(InputError, match="images=2: use 3 or more"):
         comparison.compared(at(images=2, network="some"))
+
+
+@pytest.fixture(scope="module")
+def flake():
+    parameters = at(images=3, dose=1e6)
+    chosen = iterative.unseen_flakes(parameters)[0]
+    return chosen, waves_of(parameters, [chosen])[0]
+
+
+class TestOutside:
+    """What Table 1 has not, in the images and not in the truth."""
+
+    def take(self, flake, **changed):
+        parameters = at(images=3, dose=1e6, **changed)
+        generator = torch.Generator().manual_seed(3)
+        return outside.taken(parameters, *flake, 2 * parameters.sampling, generator)
+
+    def test_nothing_is_nothing(self, flake):
+        _, wave = flake
+        assert torch.allclose(outside.with_threefold(wave, 0.1, 50e3, 0.0, 0.3), wave, atol=1e-5)
+
+    @pytest.mark.parametrize(("kind", "amount"), [("threefold", 500.0), ("coma", 1800.0), ("drift", 0.3)])
+    def test_changes_the_images_and_not_the_truth(self, flake, kind, amount):
+        plain, strange = self.take(flake), self.take(flake, outside=kind, amount=amount)
+        assert torch.equal(plain.truth, strange.truth)
+        # Two images of the same differ by at most √2 times the noise of one, even if drawn anew.
+        apart = (plain.images - strange.images).square().mean((1, 2)).sqrt()
+        noise = float(plain.response.square().mean().sqrt()) * plain.dose**-0.5
+        assert float(apart[-1]) > 2 * noise
+
+    def test_threefold_is_that_of_the_lens(self, flake):
+        _, wave = flake
+        shape = (wave.shape[-2], wave.shape[-1])
+        both = optics.Aberrations(C10=-30.0, C23=400.0, phi23=0.3)
+        lens = optics.transfer_function(shape, 0.1, energy=50e3, aberrations=both)[None]
+        plain = optics.transfer_function(shape, 0.1, energy=50e3, aberrations=optics.Aberrations(C10=-30.0))[
+            None
+        ]
+        plate = outside.with_threefold(wave, 0.1, 50e3, 400.0, 0.3)
+        assert torch.allclose(imaging.images(wave, lens), imaging.images(plate, plain), atol=1e-4)
+
+    def test_drift_moves_each_image_further(self, flake):
+        plain, strange = self.take(flake), self.take(flake, outside="drift", amount=0.3)
+        assert torch.allclose(plain.images[0], strange.images[0], atol=1e-5)
+        for i in (1, 2):
+            moved, *_ = phase_cross_correlation(
+                plain.images[i].numpy(), strange.images[i].numpy(), upsample_factor=100
+            )
+            assert math.hypot(*moved) * 0.1 == pytest.approx(0.3 * i, abs=0.02)
+
+    def test_moving_atoms_keep_the_mean_and_soften_the_contrast(self, flake):
+        """Diffuse scattering: the coherent wave alone has less intensity than all electrons have."""
+        plain, strange = self.take(flake), self.take(flake, outside="phonons")
+        assert float(strange.images.mean()) == pytest.approx(float(plain.images.mean()), rel=0.01)
+        agree = np.corrcoef(plain.images.flatten(), strange.images.flatten())[0, 1]
+        assert 0.9 < agree < 1
+
+    def test_the_study_tells_the_methods_apart(self):
+        result = outside.outside(
+            at(images=3, network="some", dose=1e5, judged=1, outside="drift", amount=0.3)
+        )
+        assert float(result["freer_relative"]) < float(result["gradient_relative"])

@@ -122,9 +122,9 @@ class PaperParameters(BaseModel):
     def key(self, *more: str) -> str:
         """Return a short hash of all values, of the files they name and of further strings."""
         values = self.model_dump(mode="json")
-        for name in self._marked("network_of"):
-            # Empty it says nothing, and points made before there was such a field keep their key.
-            if not values[name]:
+        for name in (*self._marked("network_of"), *self._marked("later")):
+            # At its default it says nothing, and points made before there was such a field keep their key.
+            if values[name] == type(self).model_fields[name].default:
                 del values[name]
         text = json.dumps(values, sort_keys=True)
         more += tuple(self.digests().values())

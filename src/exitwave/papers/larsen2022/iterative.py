@@ -30,12 +30,17 @@ METHODS = {
     "gradient": "maximum likelihood",
     "ungauged": "maximum likelihood, aberrations not free",
 }
+# What of the lens is free in each kind of maximum likelihood.
+FREE = {
+    "gradient": ("astigmatism", "coma", "blur"),
+    "ungauged": ("blur",),
+    "freer": ("astigmatism", "coma", "blur", "defocus", "shift"),
+}
 # Standard deviation of the filter by which the paper takes long waves off, Å (Sec. 6).
 LONG = 0.9
 _ITERATIONS = 60
 # Draws which flakes are judged.
 _ORDER = 11
-_FREE = ("astigmatism", "coma", "blur")
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,7 @@ def retrieved(exposure: Exposure, method: str, smear: float) -> tuple[Tensor, Le
     ----------
     exposure : Exposure
     method : str
-        Of :data:`METHODS`.
+        Of :data:`METHODS` or :data:`FREE`.
     smear : float
         Å.
 
@@ -140,13 +145,13 @@ def retrieved(exposure: Exposure, method: str, smear: float) -> tuple[Tensor, Le
     InputError
         For another method.
     """
-    if method not in METHODS:
-        raise InputError(f"unknown method {method!r}: use one of {', '.join(METHODS)}")
+    known_methods = dict.fromkeys([*METHODS, *FREE])
+    if method not in known_methods:
+        raise InputError(f"unknown method {method!r}: use one of {', '.join(known_methods)}")
     lens = lens_of(exposure)
-    if method in ("gradient", "ungauged"):
-        free = _FREE if method == "gradient" else ("blur",)
+    if method in FREE:
         fit = likelihood.retrieve_wave(
-            exposure.images, lens, dose=exposure.dose, response=exposure.response, free=free
+            exposure.images, lens, dose=exposure.dose, response=exposure.response, free=FREE[method]
         )
         return exit_waves.smeared(fit.wave, exposure.sampling, smear), fit.lens
     known = exposure.conditions if method == "told_all" else exposure.told

@@ -11,6 +11,7 @@ from exitwave.papers.larsen2022.comparison import compared
 from exitwave.papers.larsen2022.data import specimens
 from exitwave.papers.larsen2022.iterative import iterative
 from exitwave.papers.larsen2022.multislice import slices
+from exitwave.papers.larsen2022.outside import outside
 from exitwave.papers.larsen2022.reconstruction import reconstruction
 from exitwave.papers.larsen2022.released import consistency, crossed
 
@@ -23,4 +24,5 @@ STUDIES: dict[str, Callable[..., xr.Dataset]] = {
     "consistency": consistency,
     "iterative": iterative,
     "compared": compared,
+    "outside": outside,
 }
