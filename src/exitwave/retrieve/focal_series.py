@@ -29,8 +29,8 @@ from torch import Tensor
 
 from exitwave.errors import InputError
 from exitwave.optics import interaction_constant
-from exitwave.retrieve.lens import FreeLens, Lens, restored
-from exitwave.retrieve.quasi_newton import deviance, estimate_noise
+from exitwave.retrieve.lens import FreeLens, Lens, noise_below, restored
+from exitwave.retrieve.quasi_newton import deviance
 from exitwave.simulate.exit_waves import Multislice, projected_potential
 
 Observe = Callable[[int, float], None]
@@ -103,7 +103,7 @@ def retrieve_wave(
         One defocus for each image.
     dose : float, optional
         Electrons per pixel and image; by default from the noise of the images
-        (:func:`exitwave.retrieve.quasi_newton.estimate_noise`).
+        (:func:`exitwave.retrieve.lens.noise_below`).
     response : Tensor, shape (y, x), optional
         MTF of the detector, FFT order; 1 by default.
     free : sequence of str
@@ -230,8 +230,10 @@ class _Data:
             measured, limit = restored(measured, response.to(measured))
             self.likelihood = "gaussian"
         self.measured, self.margin = measured.float(), margin
-        noise = estimate_noise(self.measured) if dose is None else torch.full((len(measured),), dose**-0.5)
-        self.sigma = noise.to(self.measured)[:, None, None]
+        white = (
+            noise_below(self.measured, limit) if dose is None else torch.full((len(measured),), dose**-0.5)
+        )
+        self.sigma = white.to(self.measured)[:, None, None]
         self.shape = (measured.shape[-2] + 2 * margin, measured.shape[-1] + 2 * margin)
         self.lens = FreeLens(lens, free, self.shape, measured.device, limit)
 

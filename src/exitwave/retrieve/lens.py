@@ -11,9 +11,13 @@ from torch import Tensor
 
 from exitwave.errors import InputError
 from exitwave.optics import Aberrations, frequency_grid, transfer_function, wavelength
+from exitwave.retrieve.quasi_newton import estimate_noise
 
 # What can be retrieved besides the wave.
-FREE = ("defocus", "shift", "astigmatism", "coma", "spherical_aberration", "focal_spread", "blur")
+FREE = (
+    "defocus", "shift", "astigmatism", "coma", "threefold", "spherical_aberration", "focal_spread", "blur",
+)  # fmt: skip
+_PAIRS = {"astigmatism": "C12", "coma": "C21", "threefold": "C23"}
 # Where the scale of an aberration makes a phase of 1 rad, 1/Å.
 _RESOLUTION = 1.0
 # A free blur starts here, Å: from nothing it could not grow.
@@ -22,6 +26,10 @@ _LEAST_BLUR = 0.05
 _FARTHEST = 3.0
 # Frequencies that a detector passes less of are left out.
 _LEAST_RESPONSE = 0.05
+# Mean square of the filter of estimate_noise where nothing is left out.
+_WHITE = 36.0
+# Least noise of images that show none: no model is better.
+_LEAST_NOISE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -38,8 +46,8 @@ class Lens:
         Underfocus positive.
     spherical_aberration : float
         C30.
-    astigmatism, coma : (float, float)
-        Cartesian C12a, C12b and C21a, C21b (:meth:`exitwave.optics.Aberrations.from_cartesian`).
+    astigmatism, coma, threefold : (float, float)
+        Cartesian C12a, C12b; C21a, C21b; C23a, C23b (:meth:`exitwave.optics.Aberrations.from_cartesian`).
     focal_spread : float
         Standard deviation of the defocus.
     blur : float
@@ -54,13 +62,18 @@ class Lens:
     spherical_aberration: float = 0.0
     astigmatism: tuple[float, float] = (0.0, 0.0)
     coma: tuple[float, float] = (0.0, 0.0)
+    threefold: tuple[float, float] = (0.0, 0.0)
     focal_spread: float = 0.0
     blur: float = 0.0
     shift: Tensor | None = None
 
     def transfer(self, shape: tuple[int, int], device: str | torch.device = "cpu") -> Tensor:
         """Return the transfer functions, shape (image, y, x), complex64, FFT order; without the blur."""
-        named = dict(zip(("C12a", "C12b", "C21a", "C21b"), (*self.astigmatism, *self.coma), strict=True))
+        named = {
+            f"{aberration}{part}": value
+            for name, aberration in _PAIRS.items()
+            for part, value in zip("ab", getattr(self, name), strict=True)
+        }
         lens = Aberrations.from_cartesian(
             C10=-self.defocus.to(device, torch.float64), C30=self.spherical_aberration, **named
         )
@@ -127,7 +140,8 @@ class FreeLens:
         phases = {
             "defocus": -0.5 * turn * round_,
             "astigmatism": torch.stack([0.5 * turn * (ax**2 - ay**2), turn * ax * ay]),
-            "coma": torch.stack([turn * round_ * ax / 3, turn * round_ * ay / 3]),
+            "coma": turn / 3 * torch.stack([round_ * ax, round_ * ay]),
+            "threefold": turn / 3 * torch.stack([ax**3 - 3 * ax * ay**2, 3 * ax**2 * ay - ay**3]),
             "spherical_aberration": 0.25 * turn * round_**2,
             "shift": 2 * math.pi * torch.stack([ky, kx]),
         }
@@ -135,11 +149,11 @@ class FreeLens:
         angle = length * _RESOLUTION
         self._scales = {
             "defocus": 2 / (turn * angle**2), "astigmatism": 2 / (turn * angle**2),
-            "coma": 3 / (turn * angle**3), "spherical_aberration": 4 / (turn * angle**4),
-            "shift": 1 / (2 * math.pi * _RESOLUTION),
+            "coma": 3 / (turn * angle**3), "threefold": 3 / (turn * angle**3),
+            "spherical_aberration": 4 / (turn * angle**4), "shift": 1 / (2 * math.pi * _RESOLUTION),
         }  # fmt: skip
         others = len(lens.defocus) - 1
-        sizes = {"defocus": (others,), "shift": (others, 2), "astigmatism": (2,), "coma": (2,)}
+        sizes = {"defocus": (others,), "shift": (others, 2)} | dict.fromkeys(_PAIRS, (2,))
         self.unknowns = {
             name: torch.zeros(sizes.get(name, ()), device=device, requires_grad=True) for name in self.free
         }
@@ -158,7 +172,7 @@ class FreeLens:
         spectrum = torch.fft.fft2(wave)
         common = [
             torch.tensordot(self.change(name), self.phases[name], dims=self.phases[name].ndim - 2)
-            for name in ("astigmatism", "coma", "spherical_aberration")
+            for name in (*_PAIRS, "spherical_aberration")
             if name in self.free
         ]
         if common:
@@ -208,7 +222,7 @@ class FreeLens:
             before = getattr(self.lens, name)
             if name in ("focal_spread", "blur"):
                 changes[name] = before * float(change)
-            elif name in ("astigmatism", "coma"):
+            elif name in _PAIRS:
                 changes[name] = tuple(b + float(c) for b, c in zip(before, change, strict=True))
             elif name == "spherical_aberration":
                 changes[name] = before + float(change)
@@ -250,3 +264,30 @@ def restored(measured: Tensor, response: Tensor) -> tuple[Tensor, float]:
     limit = float(lost.min()) - 1e-9 if len(lost) else math.inf
     inverse = torch.where(q <= limit, 1 / response.clamp_min(_LEAST_RESPONSE), 0.0)
     return torch.fft.ifft2(torch.fft.fft2(measured) * inverse).real.to(measured.dtype), limit
+
+
+def noise_below(images: Tensor, limit: float = math.inf) -> Tensor:
+    """Return the standard deviation of white noise of which images have what is below a limit.
+
+    :func:`exitwave.retrieve.quasi_newton.estimate_noise` looks at the highest frequencies, which
+    :func:`restored` images may lack.
+
+    Parameters
+    ----------
+    images : Tensor, shape (image, y, x)
+        Over vacuum.
+    limit : float
+        Cycles per pixel.
+
+    Returns
+    -------
+    Tensor, shape (image,)
+        At least a thousandth.
+    """
+    found = estimate_noise(images)
+    if math.isfinite(limit):
+        qy, qx = frequency_grid((images.shape[-2], images.shape[-1]), 1.0, images.device)
+        filtered = (2 - 2 * torch.cos(2 * math.pi * qy)) * (2 - 2 * torch.cos(2 * math.pi * qx))
+        left = (filtered.square() * (torch.hypot(qy, qx) <= limit)).mean() / _WHITE
+        found = found / left.sqrt().to(found)
+    return found.clamp_min(_LEAST_NOISE)

@@ -34,7 +34,7 @@ METHODS = {
 FREE = {
     "gradient": ("astigmatism", "coma", "blur"),
     "ungauged": ("blur",),
-    "freer": ("astigmatism", "coma", "blur", "defocus", "shift"),
+    "freer": ("astigmatism", "coma", "threefold", "blur", "defocus", "shift"),
 }
 # Standard deviation of the filter by which the paper takes long waves off, Å (Sec. 6).
 LONG = 0.9

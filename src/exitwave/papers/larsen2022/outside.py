@@ -32,7 +32,7 @@ METHODS = {
     "network": "network",
     "gerchberg_saxton": "Gerchberg-Saxton",
     "gradient": "maximum likelihood",
-    "freer": "maximum likelihood, defoci and shifts free",
+    "freer": "the same, with defoci, shifts and three-fold astigmatism free",
 }
 # Configurations of the atoms that a series is the mean of.
 _CONFIGURATIONS = 16
