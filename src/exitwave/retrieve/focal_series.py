@@ -107,7 +107,7 @@ def retrieve_wave(
     response : Tensor, shape (y, x), optional
         MTF of the detector, FFT order; 1 by default.
     free : sequence of str
-        Of :data:`exitwave.retrieve.lens.FREE`. A free defocus or shift is relative to the first image.
+        Of ``exitwave.retrieve.lens.FREE``. A free defocus or shift is relative to the first image.
     planes : int
     spacing, beyond : float
         Å, from where they are fitted.

@@ -27,7 +27,7 @@ def bootstrap(
 
     Parameters
     ----------
-    fit : Fit
+    fit : quasi_newton.Fit
     sigma : float or Tensor of shape (defocus,)
         Standard deviation of the Gaussian noise.
     samples : int
