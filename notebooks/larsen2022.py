@@ -97,7 +97,7 @@ from exitwave import metrics, records
 from exitwave.chapters import ledger
 from exitwave.chapters.reproduce import run_file
 from exitwave.chapters.run import save_run
-from exitwave.papers.figures import image, row, setup
+from exitwave.papers.figures import frames, row, setup
 from exitwave.papers.larsen2022 import data as data_sets
 from exitwave.papers.larsen2022 import figures as drawn
 from exitwave.simulate import exit_waves, imaging
@@ -228,7 +228,7 @@ shots = focal_series.simulate(half, 2 * parameters.sampling, conditions, paramet
 pixel = float(conditions.sampling[0])
 row(
     *(
-        image(shot.numpy(), pixel, title=f"defocus {float(focus) / 10:.1f} nm")
+        frames(shot[None].numpy(), pixel, title=f"defocus {float(focus) / 10:.1f} nm")[0]
         for shot, focus in zip(shots, conditions.defocus[0], strict=True)
     )
 )
@@ -352,9 +352,13 @@ soft = [exit_waves.smeared(each, lens.sampling, parameters.smear) for each in (h
 row(
     drawn.wave(soft[0].numpy(), lens.sampling, "truth, smeared")[1],
     drawn.wave(soft[1].numpy(), lens.sampling, "atoms, smeared")[1],
-    image(
-        (soft[1] - soft[0]).imag.numpy(), lens.sampling, kind="difference", label="Im ψ", title="difference"
-    ),
+    frames(
+        (soft[1] - soft[0]).imag[None].numpy(),
+        lens.sampling,
+        kind="difference",
+        label="Im ψ",
+        title="difference",
+    )[0],
 )
 
 # %%
@@ -567,7 +571,7 @@ assert (
 from exitwave.papers.larsen2022.comparison import METHODS as COMPARED
 
 together = stored("compared")
-drawn.side_by_side(together, COMPARED)
+drawn.side_by_side(together, {name: COMPARED[name] for name in ("network", "gerchberg_saxton", "gradient")})
 
 # %%
 Markdown(

@@ -44,10 +44,10 @@ def structure(flake: Flake) -> Any:
 
 
 def wave(values: Any, pixel: float, title: str = "") -> list[Any]:
-    """Draw real part less 1 and imaginary part of a wave, each centred at zero."""
+    """Draw real part less 1 and imaginary part of a wave, each centred at zero, in 8 bits."""
     array = np.asarray(values)
     return [
-        figures.image(part, pixel, kind="difference", label=_PART[name], title=title)
+        figures.frames(part[None], pixel, kind="difference", label=_PART[name], title=title)[0]
         for name, part in (("real", array.real - 1), ("imag", array.imag))
     ]
 
