@@ -24,6 +24,7 @@ from exitwave.cli.options import (
     settings_of,
 )
 from exitwave.cli.training import train
+from exitwave.cli.waves import retrieve_focal_series
 from exitwave.errors import InputError, RunError
 
 # Everything heavy is imported by the command that needs it: `exitwave --help` answers at once.
@@ -37,6 +38,7 @@ runs_app = typer.Typer(no_args_is_help=True, help="List, show and compare stored
 app.add_typer(runs_app, name="runs")
 app.add_typer(simulate_app, name="simulate")
 app.add_typer(retrieve_app, name="retrieve")
+retrieve_app.command("focal-series")(retrieve_focal_series)
 
 
 def _version(show: bool) -> None:

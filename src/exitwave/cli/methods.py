@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exitwave.cli.options import Device, Settings, err, out, settings_of
-from exitwave.errors import InputError
+from exitwave.cli.options import Device, Settings, out, settings_of
+from exitwave.cli.retrieving import Files, Output, Preview
 
 if TYPE_CHECKING:
     import xarray as xr
 
 simulate_app = typer.Typer(no_args_is_help=True, help="Simulate images.")
-retrieve_app = typer.Typer(no_args_is_help=True, help="Retrieve the phase from your own images.")
+retrieve_app = typer.Typer(no_args_is_help=True, help="Retrieve phases and waves from your own images.")
 
 
 @simulate_app.command("lorentz")
@@ -81,10 +81,8 @@ def simulate_lacbed(
 
 @retrieve_app.command("lorentz")
 def retrieve_lorentz(
-    files: Annotated[
-        list[Path], typer.Argument(help="Images: dm3, dm4, tif, mrc, emd, hspy, npy, or one .nc record.")
-    ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="netCDF file to write.")],
+    files: Files,
+    output: Output,
     defocus: Annotated[
         str | None, typer.Option(help="One for each image, underfocus positive: -0.15mm,0,0.15mm.")
     ] = None,
@@ -112,61 +110,36 @@ def retrieve_lorentz(
         str, typer.Option(help="Standard deviation of the defocus, for example 10nm.")
     ] = "0",
     spherical_aberration: Annotated[str, typer.Option(help="C30, for example 5m.")] = "0",
-    preview: Annotated[bool, typer.Option(help="Write a figure next to the output, too.")] = True,
+    preview: Preview = True,
     device: Device = "cpu",
 ) -> None:
     """Retrieve the phase from a series of defocused images, one of them in focus.
 
     Lengths and energies without a unit are in Å and eV. What the files say of themselves need not be given.
     """
-    from exitwave import records
-    from exitwave.readers import read_images
-    from exitwave.units import quantities, quantity
+    from exitwave.cli import retrieving
+    from exitwave.retrieve import lorentz
+    from exitwave.units import quantity
 
-    given = {
-        "defocus": None if defocus is None else quantities(defocus, "Å", "defocus"),
-        "energy": None if energy is None else quantity(energy, "eV", "energy"),
-        "sampling": None if pixel is None else quantity(pixel, "Å", "pixel"),
-    }
-    options: dict[str, Any] = {
-        "method": method, "register": register,
-        "free": [name.strip() for name in free.split(",") if name.strip()],
-        "likelihood": likelihood, "weight": weight, "cutoff": cutoff, "symmetrise": symmetrise,
-        "iterations": iterations, "rate": rate, "convergence": quantity(convergence, "rad", "convergence"),
-        "focal_spread": quantity(focal_spread, "Å", "focal spread"),
-        "spherical_aberration": quantity(spherical_aberration, "Å", "spherical aberration"), "device": device,
-    }  # fmt: skip
-    try:
-        result = _retrieved(read_images(files, **given), options)  # type: ignore[arg-type]
-    except InputError as error:
-        raise InputError(_as_options(str(error))) from error
-    used = options | {"files": [path.name for path in files]}
-    made = records.provenance(records.command_line(), device=device, parameters=used)
-    out.print(str(records.save(records.with_provenance(result, made), output)))
+    with retrieving.refusals_as_options():
+        options: dict[str, Any] = {
+            "method": method, "register": register, "free": retrieving.names_of(free),
+            "likelihood": likelihood, "weight": weight, "cutoff": cutoff, "symmetrise": symmetrise,
+            "iterations": iterations, "rate": rate,
+            "convergence": quantity(convergence, "rad", "convergence"),
+            "focal_spread": quantity(focal_spread, "Å", "focal spread"),
+            "spherical_aberration": quantity(spherical_aberration, "Å", "spherical aberration"),
+            "device": device,
+        }  # fmt: skip
+        record = retrieving.read(files, defocus, energy, pixel)
+        steps = lorentz.Options(**options).steps
+        result = retrieving.with_progress(lorentz.retrieve, record, options, steps)
+    retrieving.write(result, output, files, options)
     if preview:
         from exitwave.cli.preview import save_preview
 
         out.print(str(save_preview(result, output.with_suffix(".png"))))
     out.print("\n".join(report(result)), markup=False)
-
-
-def _retrieved(record: xr.Dataset, options: dict[str, Any]) -> xr.Dataset:
-    """Retrieve with a progress bar on a terminal; a warning is said before the work begins."""
-    from rich.progress import Progress
-
-    from exitwave.retrieve import lorentz
-
-    steps = lorentz.Options(**options).steps
-    with Progress(console=err, disable=not steps or not err.is_terminal) as bar:
-        task = bar.add_task(options["method"], total=steps or None)
-        result = lorentz.retrieve(
-            record,
-            observe=lambda step, _: bar.update(task, completed=step),
-            warn=lambda text: err.print(f"exitwave: warning: {text}", markup=False),
-            **options,
-        )
-        bar.update(task, completed=steps)
-    return result
 
 
 def report(result: xr.Dataset) -> list[str]:
@@ -220,21 +193,3 @@ def _retrieved_lines(result: xr.Dataset) -> list[str]:
             f"retrieved focal spread: {length_text(float(result['focal_spread']))} (standard deviation)"
         )
     return lines
-
-
-# The arguments of readers and retrieval, and the options of this command.
-_OPTIONS = {
-    "defocus=": "--defocus ",
-    "energy=": "--energy ",
-    "sampling=": "--pixel ",
-    "convergence=": "--convergence ",
-    "focal_spread=": "--focal-spread ",
-    "register=False": "--no-register",
-}
-
-
-def _as_options(message: str) -> str:
-    """Say arguments as this command's options."""
-    for argument, option in _OPTIONS.items():
-        message = message.replace(argument, option)
-    return message

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 
+from exitwave.cli.pictures import borders, draw_residuals, new_figure, save_figure
 from exitwave.records import Array
 from exitwave.retrieve.lorentz import unexplained
-from exitwave.units import length_text
 
 _NM = 0.1  # nm in one Å
-_DPI = 150
 # Percentile of the induction that is shown at full brightness: edges, where the electrostatic phase jumps,
 # are brighter than any magnet.
 _BRIGHTEST = 90.0
@@ -46,23 +42,14 @@ def save_preview(result: xr.Dataset, path: Path) -> Path:
     OSError
         If the disk refuses.
     """
-    figure = draw(result)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(temporary, format="png", dpi=_DPI)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    return save_figure(draw(result), path)
 
 
 def draw(result: xr.Dataset) -> Figure:
     """Return the figure: phase, projected induction with a colour wheel, residual of each image."""
     phase = result["phase"].values
-    extent = _extent(result)
-    figure = Figure(figsize=(14, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    extent = borders(result, _NM)
+    figure = new_figure(14, 4.4)
     left, middle, right = figure.subplots(1, 3, width_ratios=(1.15, 1.25, 1.0))
     shown = left.imshow(phase, cmap="viridis", extent=extent)
     figure.colorbar(shown, ax=left, label="phase (rad)", shrink=0.85)
@@ -71,7 +58,7 @@ def draw(result: xr.Dataset) -> Figure:
     step = _draw_contours(middle, result)
     _label(middle, f"projected induction, lines every {step:g} rad")
     _draw_wheel(middle, largest)
-    _draw_residuals(right, result)
+    draw_residuals(right, result, unexplained(result), "relative rms (1)")
     return figure
 
 
@@ -94,16 +81,6 @@ def colours(induction: Array, largest: float) -> Array:
     hue = (np.arctan2(y, x) / (2 * math.pi)) % 1.0
     brightness = np.clip(np.hypot(x, y) / (largest or 1.0), 0, 1)
     return np.asarray(hsv_to_rgb(np.stack([hue, np.ones_like(hue), brightness], axis=-1)))
-
-
-def _extent(result: xr.Dataset) -> tuple[float, float, float, float]:
-    """Return the borders of the field in nm, y downwards."""
-    sides = []
-    for name in ("x", "y"):
-        positions = result[name].values * _NM
-        half = 0.5 * float(positions[1] - positions[0])
-        sides.append((float(positions[0]) - half, float(positions[-1]) + half))
-    return (*sides[0], sides[1][1], sides[1][0])
 
 
 def _label(axes: Axes, title: str) -> None:
@@ -152,24 +129,3 @@ def _draw_wheel(axes: Axes, largest: float) -> None:
         va="top",
         fontsize=8,
     )
-
-
-def _draw_residuals(axes: Axes, result: xr.Dataset) -> None:
-    """Draw the residual of each image and what noise alone would give."""
-    residual, noise = result["residual"].values, result["noise"].values
-    places = np.arange(len(residual))
-    bad = unexplained(result)
-    tint: list[Any] = ["tab:red" if each else "tab:blue" for each in bad]
-    axes.barh(places, residual, color=tint, height=0.6, label="residual")
-    axes.vlines(noise, places - 0.4, places + 0.4, colors="black", linewidth=2, label="noise alone")
-    names = [
-        f"{int(number)}: {length_text(float(defocus))}"
-        for number, defocus in zip(result["image"].values, result["defocus"].values, strict=True)
-    ]
-    axes.set_yticks(places, names)
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_xlim(0, 1.08 * max(float(residual.max()), float(noise.max()), 1e-9))
-    axes.locator_params(axis="x", nbins=5)
-    title = "residual of each image" + ("\n(red: not explained)" if bad.any() else "")
-    axes.set(xlabel="relative rms (1)", ylabel="image: defocus", title=title)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False, ncols=2)

@@ -200,7 +200,7 @@ def against(
     ticks = [(each, f"{each:g}") for each in x]
     decades = [(value, f"{value:g}") for value in (0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)]
     return hv.Overlay(drawn).opts(
-        logx=True, logy=True, xticks=ticks, yticks=decades, legend_position="bottom", legend_cols=2
+        logx=True, logy=True, xticks=ticks, yticks=decades, legend_position="bottom", legend_cols=1
     )
 
 

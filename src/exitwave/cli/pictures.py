@@ -1,0 +1,83 @@
+"""What the preview figures share: files written whole, borders of a field, the residuals of its images."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from exitwave.units import length_text
+
+_DPI = 150
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure, sizes in inches, that knows of no window."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, whole or not at all.
+
+    Raises
+    ------
+    OSError
+        If the disk refuses.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        figure.savefig(temporary, format="png", dpi=_DPI)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def borders(result: xr.Dataset, unit: float) -> tuple[float, float, float, float]:
+    """Return the borders of the field of a record, y downwards, in a unit that is so many in one Å."""
+    sides = []
+    for name in ("x", "y"):
+        positions = result[name].values * unit
+        half = 0.5 * float(positions[1] - positions[0])
+        sides.append((float(positions[0]) - half, float(positions[-1]) + half))
+    return (*sides[0], sides[1][1], sides[1][0])
+
+
+def draw_residuals(axes: Axes, result: xr.Dataset, bad: np.ndarray, label: str) -> None:
+    """Draw the residual of each image and what noise alone would give.
+
+    Parameters
+    ----------
+    axes : Axes
+    result : xarray.Dataset
+        With ``residual``, ``noise`` and ``image`` along ``defocus``.
+    bad : bool ndarray, shape (defocus,)
+        Which images are not explained.
+    label : str
+        Of the residual.
+    """
+    residual, noise = result["residual"].values, result["noise"].values
+    places = np.arange(len(residual))
+    tint: list[Any] = ["tab:red" if each else "tab:blue" for each in bad]
+    axes.barh(places, residual, color=tint, height=0.6, label="residual")
+    axes.vlines(noise, places - 0.4, places + 0.4, colors="black", linewidth=2, label="noise alone")
+    names = [
+        f"{int(number)}: {length_text(float(defocus))}"
+        for number, defocus in zip(result["image"].values, result["defocus"].values, strict=True)
+    ]
+    axes.set_yticks(places, names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlim(0, 1.08 * max(float(residual.max()), float(noise.max()), 1e-9))
+    axes.locator_params(axis="x", nbins=5)
+    title = "residual of each image" + ("\n(red: not explained)" if bad.any() else "")
+    axes.set(xlabel=label, ylabel="image: defocus", title=title)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False, ncols=2)

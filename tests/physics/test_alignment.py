@@ -1,0 +1,194 @@
+"""How far images of atoms are displaced, and whether their defoci can be right."""
+
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exitwave.errors import InputError
+from exitwave.retrieve.alignment import align, coarser, correlations
+from exitwave.retrieve.lens import FreeLens, Lens
+from exitwave.retrieve.wave_plausibility import check_sign, check_unit
+from exitwave.simulate import imaging
+from exitwave.simulate.exit_waves import Multislice, simulate
+from exitwave.specimens import flakes, layers
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+ENERGY, FINE = 50e3, 0.1
+DOSE = 1e4 * FINE**2
+# Turns detail of 1 Å by less than a quarter of π.
+CLOSE = 1 / 8
+FAULTS = {"focal_spread": 7.0, "blur": 0.1, "astigmatism": (15.0, -8.0), "coma": (200.0, 300.0)}
+TOLD = {"astigmatism": (0.0, 0.0), "coma": (0.0, 0.0), "shift": None}
+
+
+def wave_of(pixels, diameter, damage=0.05):
+    generator = np.random.default_rng(1)
+    made = flakes.nanoflake(
+        layers.mos2(), generator, size=(pixels * FINE,) * 2, diameter=(diameter,) * 2, margin=1.0
+    )
+    made = flakes.damaged(made, generator, vacancies=damage, holes=damage)
+    how = Multislice(ENERGY, FINE, (pixels, pixels), displacement=0.01)
+    return simulate(made.numbers, made.positions, how)
+
+
+@pytest.fixture(scope="module")
+def flake():
+    return wave_of(128, 7.0)
+
+
+@pytest.fixture(scope="module")
+def lattice():
+    """One that goes on beyond the field, which is the middle."""
+    return wave_of(224, 18.0)
+
+
+def exposed(wave, defocus, shift=None, inside=None, **changed):
+    """Return images, and the lens without what is to be found."""
+    moved = None if shift is None else torch.as_tensor(shift, dtype=torch.float64)
+    microscope = Lens(
+        ENERGY, FINE, torch.tensor(defocus, dtype=torch.float64), shift=moved, **(FAULTS | changed)
+    )
+    clean = FreeLens(microscope, (), tuple(wave.shape)).images(wave).clamp_min(0)
+    if inside is not None:
+        clean = clean[:, inside, inside]
+    images = imaging.add_poisson_noise(clean, DOSE, (1.0, 1.0), torch.Generator().manual_seed(0))
+    return images, replace(microscope, **TOLD)
+
+
+def drawn(images, most, seed):
+    shift = np.random.default_rng(seed).uniform(-most, most, (images, 2))
+    shift[0] = 0
+    return shift
+
+
+def farthest(found, shift):
+    return float((found.shift - torch.as_tensor(shift)).norm(dim=1).max())
+
+
+class TestAlign:
+    @pytest.mark.parametrize("defocus", [(20.0, 70.0, 120.0), (50.0, -50.0, 0.0), (-75.0, -25.0, 25.0, 75.0)])
+    @pytest.mark.parametrize("periodic", [True, False])
+    def test_displacements_of_a_flake(self, flake, defocus, periodic):
+        """Up to 2 Å, the period of the lattice being 3 Å, whatever the order of the defoci."""
+        shift = drawn(len(defocus), 2.0, 5)
+        found = align(*exposed(flake, defocus, shift), dose=DOSE, periodic=periodic)
+        assert farthest(found, shift) < CLOSE
+        assert not found.doubt
+
+    def test_displacements_of_a_lattice_by_less_than_its_period(self, lattice):
+        shift = drawn(3, 1.0, 2)
+        found = align(*exposed(lattice, (20.0, 70.0, 120.0), shift, slice(48, 176)), dose=DOSE)
+        assert farthest(found, shift) < CLOSE
+
+    def test_defects_tell_periods_apart(self, lattice):
+        """Displaced by more than a period, which the correlation alone does not tell from less."""
+        shift = [[0.0, 0.0], [2.6, -1.9], [-1.7, 2.4]]
+        found = align(*exposed(lattice, (-50.0, 0.0, 50.0), shift, slice(48, 176)), dose=DOSE)
+        assert farthest(found, shift) < CLOSE
+
+    def test_a_perfect_lattice(self):
+        """Nothing tells its periods apart: the smallest displacement is found."""
+        shift = [[0.0, 0.0], [0.4, -0.3], [-0.5, 0.2]]
+        perfect = wave_of(224, 18.0, damage=0.0)
+        found = align(*exposed(perfect, (20.0, 70.0, 120.0), shift, slice(48, 176)), dose=DOSE)
+        assert farthest(found, shift) < CLOSE
+
+    def test_a_doubt_is_told(self):
+        """Where the field repeats as the lattice does, a period changes nothing."""
+        period = 3.15
+        y, x = (period * each.ravel() for each in np.mgrid[:4, :4])
+        how = Multislice(ENERGY, FINE, (126, 126), displacement=0.01)
+        wave = simulate([42] * 16, np.stack([x, y, 0 * x], 1), how)
+        shift = [[0.0, 0.0], [0.7, -0.4]]
+        found = align(*exposed(wave, (20.0, 70.0), shift), dose=DOSE, periodic=True)
+        assert farthest(found, shift) < CLOSE
+        [off] = (np.array(each) / period for each in found.doubt.values())
+        np.testing.assert_allclose(off, off.round(), atol=0.05)
+        assert off.round().any()
+
+    def test_images_that_show_nothing_stay(self):
+        images, microscope = exposed(torch.ones(96, 96, dtype=torch.complex64), (20.0, 70.0))
+        assert not align(images, microscope, dose=DOSE, periodic=True).shift.abs().max() > 1.0
+
+    def test_too_far(self, flake):
+        images, microscope = exposed(flake, (20.0, 70.0), [[0.0, 0.0], [0.0, 4.0]])
+        message = (
+            r"image 2 at \+7 nm seems displaced by \(-?\d, \d\d\) of \(128, 128\) pixels.*register=False"
+        )
+        with pytest.raises(InputError, match=message):
+            align(images, microscope, dose=DOSE)
+
+    @given(y=st.integers(-9, 9), x=st.integers(-9, 9), seed=st.integers(0, 2**20))
+    @settings(max_examples=20, deadline=None)
+    def test_correlation_of_what_overlaps(self, y, x, seed):
+        whole = torch.randn(50, 60, generator=torch.Generator().manual_seed(seed))
+        first, second = whole[9:41, 9:51], whole[9 - y : 41 - y, 9 - x : 51 - x]
+        found = correlations(first, 3 * second + 2)
+        assert found.shape == (64, 84)
+        assert float(found[y, x]) == pytest.approx(1, abs=1e-6)
+        assert float(found.max()) == float(found[y, x])
+        # At an end, where a row or a column overlaps, nothing is said.
+        assert float(found[31, 0]) == float(found[0, 41]) == -1
+
+    def test_coarser_images(self):
+        microscope = Lens(ENERGY, 0.1, torch.zeros(1, dtype=torch.float64), blur=0.3)
+        images = torch.rand(1, 900, 200, generator=torch.Generator().manual_seed(0))
+        small, lens, dose = coarser(images, microscope, 5.0)
+        assert small.shape == (1, 192, 66)
+        assert (lens.sampling, dose) == (pytest.approx(0.3), 45.0)
+        assert lens.blur == pytest.approx(math.hypot(0.3, 0.3 / math.sqrt(12)))
+        assert float(small[0, 0, 0]) == pytest.approx(float(images[0, 162:165, 1:4].mean()))
+        same, lens, dose = coarser(images[:, :64, :64], microscope, 5.0)
+        assert torch.equal(same, images[:, :64, :64])
+        assert (lens, dose) == (microscope, 5.0)
+
+
+DEFOCUS = (20.0, 70.0, 120.0)
+
+
+class TestDefoci:
+    def test_right_ones(self, flake):
+        images, microscope = exposed(flake, DEFOCUS)
+        assert check_unit(images, microscope, dose=DOSE) is None
+        assert check_sign(images, microscope, dose=DOSE, periodic=True) is None
+
+    @pytest.mark.parametrize(
+        ("factor", "named"),
+        [
+            (10.0, r"defocus \+0.12 µm is hardly .*did you mean \+12 nm"),
+            (0.1, r"defocus \+1.2 nm looks off by a factor of ten, \+12 nm explains"),
+            (1e-10, r"defocus \+1.2e-08 Å is hardly .*did you mean 1.2e-08 m\?"),
+            (1e4, r"defocus \+0.12 mm is hardly .*did you mean"),
+        ],
+    )
+    def test_wrong_units(self, flake, factor, named):
+        images, microscope = exposed(flake, DEFOCUS)
+        wrong = replace(microscope, defocus=factor * microscope.defocus)
+        told = check_unit(images, wrong, dose=DOSE)
+        assert told is not None
+        assert "\n" not in told
+        assert re.match(named + ".*Lengths without a unit are in Å", told)
+
+    def test_far_defoci_that_are_near_each_other(self, flake):
+        images, microscope = exposed(flake, DEFOCUS)
+        told = check_unit(images, replace(microscope, defocus=microscope.defocus + 1e5), dose=DOSE)
+        assert "is hardly one of an image of atoms: check the unit." in told
+
+    @pytest.mark.parametrize("defocus", [DEFOCUS, (-50.0, 0.0, 50.0)])
+    def test_the_other_sign(self, flake, defocus):
+        images, microscope = exposed(flake, defocus)
+        turned = replace(microscope, defocus=-microscope.defocus)
+        told = check_sign(images, turned, dose=DOSE, periodic=True)
+        assert "underfocus is positive" in told
+
+    def test_one_image_tells_nothing(self, flake):
+        images, microscope = exposed(flake, (20.0,))
+        assert check_unit(images, microscope, dose=DOSE) is None
+        assert check_sign(images, microscope, dose=DOSE) is None
