@@ -8,6 +8,7 @@ import torch
 
 from exitwave import metrics, records
 from exitwave.cli import methods, preview
+from exitwave.cli.pictures import save_figure
 from exitwave.errors import InputError
 from exitwave.retrieve import lorentz
 from exitwave.retrieve.plausibility import better_factor, check_defocus
@@ -426,7 +427,7 @@ class TestPreview:
 
         monkeypatch.setattr("matplotlib.figure.Figure.savefig", half)
         with pytest.raises(OSError, match="disk full"):
-            preview.save_preview(result, path)
+            save_figure(preview.draw(result), path)
         assert path.read_bytes() == b"old"
         assert list(tmp_path.iterdir()) == [path]
 

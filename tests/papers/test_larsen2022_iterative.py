@@ -14,7 +14,8 @@ from exitwave.networks.plan import Training
 from exitwave.networks.released import write_released
 from exitwave.papers.larsen2022 import comparison, iterative, outside, reconstruction
 from exitwave.papers.larsen2022.data import waves_of
-from exitwave.retrieve.lens import Lens
+from exitwave.retrieve import gerchberg_saxton
+from exitwave.retrieve.lens import Lens, restored
 from exitwave.simulate import imaging
 from exitwave.simulate.exit_waves import smeared
 
@@ -111,6 +112,29 @@ def test_likelihood_is_nearer_than_moduli_and_finds_the_lens(exposure):
     assert off < before / 3
 
 
+def test_moduli_are_given_what_serves_them_best(exposure):
+    """No single way of the kinds that are tried is nearer to the truth, few electrons or many."""
+    lens = exposure.told.transfer(exposure.shape, exposure.sampling)[0]
+    for series in (exposure, noisier(exposure)):
+        wave, _ = iterative.retrieved(series, "gerchberg_saxton", 0.15)
+        best = iterative.errors_of(wave, series.truth, series.sampling)["relative"]
+        for images in (series.images, restored(series.images, series.response)[0]):
+            for count in (12, 200):
+                one = gerchberg_saxton.retrieve_wave(images, lens, iterations=count).wave
+                for each in (one, smeared(one, series.sampling, 0.15)):
+                    other = iterative.errors_of(each, series.truth, series.sampling)["relative"]
+                    assert best <= other * (1 + 1e-6)
+
+
+def noisier(exposure):
+    """Return the same series with a hundredth of the electrons."""
+    dose = exposure.dose / 100
+    generator = torch.Generator().manual_seed(4)
+    images = torch.poisson(exposure.images.clamp_min(0) * dose, generator=generator) / dose
+    conditions = replace(exposure.conditions, dose=exposure.conditions.dose / 100)
+    return replace(exposure, images=images, conditions=conditions)
+
+
 def test_unknown_method(exposure):
     with pytest.raises(InputError, match="unknown method 'wiener'"):
         iterative.retrieved(exposure, "wiener", 0.15)
@@ -178,6 +202,41 @@ class TestOutside:
         apart = (plain.images - strange.images).square().mean((1, 2)).sqrt()
         noise = float(plain.response.square().mean().sqrt()) * plain.dose**-0.5
         assert float(apart[-1]) > 2 * noise
+
+    @pytest.mark.parametrize(
+        ("kind", "amount", "told", "factor"),
+        [("defocus", 1.05, "defocus", 1.05), ("spread", 1.5, "focal_spread", 1.5)],
+    )
+    def test_told_wrongly_the_images_are_the_same(self, flake, kind, amount, told, factor):
+        plain, strange = self.take(flake), self.take(flake, outside=kind, amount=amount)
+        assert torch.equal(plain.images, strange.images)
+        assert torch.equal(plain.truth, strange.truth)
+        values = [getattr(each.conditions, told) for each in (plain, strange)]
+        assert torch.allclose(values[1], factor * values[0])
+        # What methods are told follows.
+        lenses = [iterative.lens_of(each) for each in (plain, strange)]
+        assert not torch.equal(*(lens.transfer(plain.shape) for lens in lenses))
+
+    def test_a_detector_said_to_be_perfect(self, flake):
+        plain, strange = self.take(flake), self.take(flake, outside="detector")
+        assert torch.equal(plain.images, strange.images)
+        assert float(plain.response.min()) < 0.9
+        assert torch.allclose(strange.response, torch.ones(()), atol=1e-6)
+
+    def test_atoms_that_move_more_make_another_truth(self):
+        """Twice the displacement is another wave; a factor of one is the usual one."""
+        errors = {
+            name: float(outside.outside(at(images=3, network="some", dose=1e5, judged=1, **changed))[
+                "gradient_relative"
+            ])
+            for name, changed in {
+                "usual": {},
+                "once": {"outside": "motion", "amount": 1.0},
+                "more": {"outside": "motion", "amount": 4.0},
+            }.items()
+        }  # fmt: skip
+        assert errors["usual"] == errors["once"]
+        assert errors["more"] != errors["usual"]
 
     def test_threefold_is_that_of_the_lens(self, flake):
         _, wave = flake

@@ -136,9 +136,10 @@ def retrieve_lorentz(
         result = retrieving.with_progress(lorentz.retrieve, record, options, steps)
     retrieving.write(result, output, files, options)
     if preview:
-        from exitwave.cli.preview import save_preview
+        from exitwave.cli.pictures import save_figure
+        from exitwave.cli.preview import draw
 
-        out.print(str(save_preview(result, output.with_suffix(".png"))))
+        out.print(str(save_figure(draw(result), output.with_suffix(".png"))))
     out.print("\n".join(report(result)), markup=False)
 
 

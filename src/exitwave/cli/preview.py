@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -11,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 
-from exitwave.cli.pictures import borders, draw_residuals, new_figure, save_figure
+from exitwave.cli.pictures import borders, draw_residuals, new_figure
 from exitwave.records import Array
 from exitwave.retrieve.lorentz import unexplained
 
@@ -21,28 +20,6 @@ _NM = 0.1  # nm in one Å
 _BRIGHTEST = 90.0
 _LINES = 10  # contours across the range of the phase
 _CONTOURED = 512  # pixels at most along each side
-
-
-def save_preview(result: xr.Dataset, path: Path) -> Path:
-    """Draw a retrieved phase as PNG, whole or not at all.
-
-    Parameters
-    ----------
-    result : xarray.Dataset
-        Of :func:`exitwave.retrieve.lorentz.retrieve`.
-    path : Path
-
-    Returns
-    -------
-    Path
-        The same.
-
-    Raises
-    ------
-    OSError
-        If the disk refuses.
-    """
-    return save_figure(draw(result), path)
 
 
 def draw(result: xr.Dataset) -> Figure:

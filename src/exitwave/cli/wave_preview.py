@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,35 +12,13 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from exitwave import records
-from exitwave.cli.pictures import borders, draw_residuals, new_figure, save_figure
+from exitwave.cli.pictures import borders, draw_residuals, new_figure
 from exitwave.records import Array
 from exitwave.retrieve.exit_wave import unexplained
 
 # Larger fields are labelled in nm.
 _NM, _LARGE = 0.1, 200.0
 _BINS = 100
-
-
-def save_preview(result: xr.Dataset, path: Path) -> Path:
-    """Draw a retrieved wave as PNG, whole or not at all.
-
-    Parameters
-    ----------
-    result : xarray.Dataset
-        Of :func:`exitwave.retrieve.exit_wave.retrieve`.
-    path : Path
-
-    Returns
-    -------
-    Path
-        The same.
-
-    Raises
-    ------
-    OSError
-        If the disk refuses.
-    """
-    return save_figure(draw(result), path)
 
 
 def draw(result: xr.Dataset) -> Figure:

@@ -107,9 +107,10 @@ def retrieve_focal_series(
     used = options if weights is None else {**options, "weights": weights.name}
     retrieving.write(result, output, files, used)
     if preview:
-        from exitwave.cli.wave_preview import save_preview
+        from exitwave.cli.pictures import save_figure
+        from exitwave.cli.wave_preview import draw
 
-        out.print(str(save_preview(result, output.with_suffix(".png"))))
+        out.print(str(save_figure(draw(result), output.with_suffix(".png"))))
     out.print("\n".join(report(result)), markup=False)
 
 
@@ -128,18 +129,10 @@ def _numbers(text: str, name: str) -> tuple[float, ...]:
 
 def _network(weights: Path, device: str) -> dict[str, Any]:
     """Return a network and what it was trained with."""
-    from exitwave.networks.released import unpack
-    from exitwave.networks.weights import NETWORKS, load_weights
+    from exitwave.networks.released import read_network
 
-    packed, about = load_weights(weights)
-    try:
-        network = NETWORKS[about["network"]](**about["architecture"])
-        network.load_state_dict(unpack(packed))
-    except (KeyError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{weights}: no network of this version ({reason}): use another file") from error
-    trained = about.get("provenance", {}).get("parameters", {})
-    return {"network": network.eval().to(device), "trained": trained}
+    network, about = read_network(weights)
+    return {"network": network.to(device), "trained": about.get("provenance", {}).get("parameters", {})}
 
 
 def report(result: xr.Dataset) -> list[str]:

@@ -100,7 +100,23 @@ def load_released(paper: str, run: str, seed: int, scale: str = "workshop") -> n
     InputError
         If its file is missing, damaged, or names no network that this version can build.
     """
-    path = released_file(paper, run, seed, scale)
+    return read_network(released_file(paper, run, seed, scale))[0]
+
+
+def read_network(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, Any]]:
+    """Build the network of a file, packed or not, in evaluation mode, with float32 weights.
+
+    Returns
+    -------
+    network : Module
+    about : dict
+        What the file says of it.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, or names no network that this version can build.
+    """
     packed, about = load_weights(path)
     try:
         network = NETWORKS[about["network"]](**about["architecture"])
@@ -108,4 +124,4 @@ def load_released(paper: str, run: str, seed: int, scale: str = "workshop") -> n
     except (KeyError, TypeError, RuntimeError) as error:
         first = str(error).splitlines()[0]
         raise InputError(f"{path}: no network of this version ({first}): fetch or make it again") from error
-    return network.eval()
+    return network.eval(), about

@@ -394,8 +394,13 @@ def _check_images(measured: Tensor, lens: Lens) -> None:
     if not bool(measured.isfinite().all()):
         raise InputError("the images hold values that are not finite: mask or replace them first")
     for i, image in enumerate(measured):
-        if not float(image.mean()) > 0 or float(image.std()) == 0:
+        if is_blank(image):
             raise InputError(f"image {i + 1} is blank: leave it out")
+
+
+def is_blank(image: Tensor) -> bool:
+    """Tell whether an image holds nothing: no electrons, or one value everywhere."""
+    return not float(image.mean()) > 0 or float(image.std()) == 0
 
 
 def _check_numbers(**numbers: float | None) -> None:

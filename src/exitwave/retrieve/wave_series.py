@@ -13,6 +13,7 @@ from torch import Tensor
 from exitwave import records
 from exitwave.errors import InputError
 from exitwave.optics import mtf
+from exitwave.retrieve.focal_series import is_blank
 from exitwave.retrieve.lens import Lens, noise_below, restored
 from exitwave.retrieve.registration import shifted
 from exitwave.units import length_text
@@ -150,7 +151,7 @@ def read_series(
 
 def _check(intensity: Tensor, defocus: Tensor) -> None:
     for i, image in enumerate(intensity):
-        if not float(image.mean()) > 0 or float(image.std()) == 0:
+        if is_blank(image):
             raise InputError(f"image {i + 1} at {length_text(float(defocus[i]))} is blank: leave it out")
     if min(intensity.shape[1:]) < _LEAST_SIDE:
         raise InputError(

@@ -10,11 +10,9 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from exitwave import metrics, records
-from exitwave.papers.larsen2022 import judge
+from exitwave import metrics
+from exitwave.papers.larsen2022 import judge, kept
 from exitwave.papers.larsen2022.parameters import Parameters
-from exitwave.papers.larsen2022.reconstruction import _MIDDLE as MIDDLE
-from exitwave.papers.larsen2022.reconstruction import _STEP as STEP
 from exitwave.papers.larsen2022.released import Trial, few_seen, network_of, rank_correlation, tried
 from exitwave.papers.larsen2022.training import unseen_series
 from exitwave.papers.quantities import quantity
@@ -29,8 +27,8 @@ _WORST = 0.1
 _ONE_SIGMA = 0.6827
 # Where an atom is looked for around a peak, Å; a peak of less than this share of a typical column is none.
 _NEAR, _FAINT = 0.5, 0.5
-# Flakes whose waves are kept.
-_KEPT = 4
+# Flakes whose waves are kept, and how much of their middle.
+_KEPT, _MIDDLE = 4, 160
 
 
 def agreement(parameters: Parameters, device: str = "cpu") -> xr.Dataset:
@@ -85,9 +83,9 @@ def agreement(parameters: Parameters, device: str = "cpu") -> xr.Dataset:
         result[f"{name}_of"] = quantity(each, "1", name, ("sample",))
     names = np.array([each.name for each in unseen], dtype=object)
     result["name"] = quantity(names, "1", "material", ("sample",))
-    kept = _kept(first, second, np.argsort(apart)[::-1][:_KEPT].tolist())
-    blank = kept.map(lambda each: xr.zeros_like(each) if each.ndim > 1 else each)
-    return result.merge(kept if parameters.seed == 0 else blank)
+    shown = _shown(first, second, np.argsort(apart)[::-1][:_KEPT].tolist())
+    blank = shown.map(lambda each: xr.zeros_like(each) if each.ndim > 1 else each)
+    return result.merge(shown if parameters.seed == 0 else blank)
 
 
 def disagreement(one: Tensor, other: Tensor) -> Tensor:
@@ -196,17 +194,11 @@ def copper_offset(flakes: Sequence[Flake], trial: Trial) -> float:
     return float(np.mean(found)) if found else float("nan")
 
 
-def _kept(first: Trial, second: Trial, chosen: list[int]) -> xr.Dataset:
+def _shown(first: Trial, second: Trial, chosen: list[int]) -> xr.Dataset:
     """Return the middle of some waves in 8-bit steps; the difference of the networks is that of the two."""
-    start = max(0, (first.truth.shape[-1] - MIDDLE) // 2)
-    middle = slice(start, first.truth.shape[-1] - start)
-    kept = xr.Dataset()
+    shown = xr.Dataset()
     for name, wave in (("truth", first.truth), ("first", first.made), ("second", second.made)):
-        part = wave[chosen][:, middle, middle]
-        steps = (torch.stack([part.real - 1, part.imag], 1) / STEP).round().clamp(-127, 127).to(torch.int8)
-        kept[name] = quantity(steps.numpy(), "1", f"wave, {name}", ("worst", "part", "y", "x"))
-        kept[name].attrs["scale_factor_of_steps"] = STEP
-    kept["worst_sample"] = quantity(chosen, "1", "sample of these waves", ("worst",))
-    kept["pixel"] = quantity(first.series.conditions.sampling[chosen].numpy(), "Å", "pixel size", ("worst",))
-    parts = quantity(list(records.PARTS), "1", "real (less 1) or imaginary part", ("part",))
-    return kept.assign_coords(part=parts)
+        shown[name] = kept.in_steps(kept.middle(wave[chosen], _MIDDLE), f"wave, {name}", "worst")
+    shown["worst_sample"] = quantity(chosen, "1", "sample of these waves", ("worst",))
+    shown["pixel"] = quantity(first.series.conditions.sampling[chosen].numpy(), "Å", "pixel size", ("worst",))
+    return shown.assign_coords(part=kept.part())

@@ -9,9 +9,8 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from exitwave import records
 from exitwave.errors import InputError
-from exitwave.papers.larsen2022 import judge
+from exitwave.papers.larsen2022 import judge, kept
 from exitwave.papers.larsen2022.iterative import Exposure, errors_of, expose, lens_of, retrieved
 from exitwave.papers.larsen2022.parameters import Parameters
 from exitwave.papers.larsen2022.released import few_seen, network_of, sharpened, tried
@@ -32,8 +31,8 @@ METHODS = {
 }
 # Expected relative error of a network's wave, where it may change and where only the lens may.
 _DOUBT, _NO_DOUBT = 0.3, 1e-6
-# What is kept as images: this much of the middle, in steps.
-_MIDDLE, _STEP = 192, 0.005
+# What is kept of the middle, pixels along each side.
+_MIDDLE = 192
 
 
 @dataclass(frozen=True)
@@ -80,8 +79,8 @@ def compared(parameters: Parameters, device: str = "cpu") -> xr.Dataset:
     for name in ("network", "refined"):
         mean = float(np.mean([system.deviance[name] for system in systems]))
         result[f"{name}_deviance"] = quantity(mean, "1", f"deviance of the images, {METHODS[name]}")
-    kept = _kept(systems)
-    return result.merge(kept if parameters.seed == 0 else kept.map(xr.zeros_like))
+    shown = _shown(systems)
+    return result.merge(shown if parameters.seed == 0 else shown.map(xr.zeros_like))
 
 
 def _waves(
@@ -122,22 +121,15 @@ def _errors(systems: list[_System]) -> xr.Dataset:
     )
 
 
-def _kept(systems: list[_System]) -> xr.Dataset:
+def _shown(systems: list[_System]) -> xr.Dataset:
     """Return waves in 8 bits of steps, and the first and last images between their extremes."""
-    first = max(0, (systems[0].exposure.shape[0] - _MIDDLE) // 2)
-    middle = (..., slice(first, first + _MIDDLE), slice(first, first + _MIDDLE))
-    kept = xr.Dataset()
-    shown = [{**each.waves, "truth": each.exposure.truth} for each in systems]
-    for name in shown[0]:
-        waves = torch.stack([each[name].to(torch.complex128) for each in shown])[middle]
-        parts = torch.stack([waves.real - 1, waves.imag], 1)
-        steps = (parts / _STEP).round().clamp(-127, 127).to(torch.int8).numpy()
-        kept[f"{name}_wave"] = quantity(steps, "1", f"wave, {name}", ("percentile", "part", "y", "x"))
-        kept[f"{name}_wave"].attrs["scale_factor_of_steps"] = _STEP
-    images = torch.stack([each.exposure.images[[0, -1]] for each in systems])[middle]
+    shown = xr.Dataset()
+    all_waves = [{**each.waves, "truth": each.exposure.truth} for each in systems]
+    for name in all_waves[0]:
+        waves = kept.middle(torch.stack([each[name].to(torch.complex128) for each in all_waves]), _MIDDLE)
+        shown[f"{name}_wave"] = kept.in_steps(waves, f"wave, {name}", "percentile")
+    images = kept.middle(torch.stack([each.exposure.images[[0, -1]] for each in systems]), _MIDDLE)
     low, high = images.amin((-2, -1), keepdim=True), images.amax((-2, -1), keepdim=True)
     grey = (255 * (images - low) / (high - low)).round().to(torch.uint8).numpy()
-    kept["image"] = quantity(grey, "1", "first and last image", ("percentile", "shot", "y", "x"))
-    return kept.assign_coords(
-        part=quantity(list(records.PARTS), "1", "real (less 1) or imaginary part", ("part",))
-    )
+    shown["image"] = quantity(grey, "1", "first and last image", ("percentile", "shot", "y", "x"))
+    return shown.assign_coords(part=kept.part())

@@ -181,16 +181,14 @@ def side_by_side(run: xr.Dataset, methods: Mapping[str, str]) -> Any:
     return figures.slider("as bad or worse", [f"{p}%" for p in one["percentile"].values], *panels)
 
 
-def against(
-    runs: Mapping[float, xr.Dataset], axis: str, methods: Mapping[str, str], quantity: str = "relative"
-) -> Any:
-    """Draw the errors of methods against what was changed, means and each seed."""
+def against(runs: Mapping[float, xr.Dataset], axis: str, methods: Mapping[str, str]) -> Any:
+    """Draw errors against what was changed, means and each seed; `methods` names them by quantity."""
     import holoviews as hv
 
     drawn = []
     x = sorted(runs)
     for (name, label), colour in zip(methods.items(), _COLOURS, strict=False):
-        values = [runs[each][f"{name}_{quantity}" if name else quantity].values for each in x]
+        values = [runs[each][name].values for each in x]
         mean = hv.Curve((x, [each.mean() for each in values]), axis, RELATIVE, label=label)
         every = [(place, value) for place, each in zip(x, values, strict=True) for value in each]
         drawn += [

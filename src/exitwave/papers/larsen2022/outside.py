@@ -1,4 +1,4 @@
-"""Where methods break: microscopes and specimens that Table 1 does not have (not in the paper)."""
+"""Where methods break: microscopes and specimens that Table 1 does not have, or that are not as told."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from exitwave.papers.larsen2022.training import complex_wave, predict
 from exitwave.papers.quantities import quantity
 from exitwave.retrieve.registration import shifted
 from exitwave.simulate import exit_waves, focal_series
+from exitwave.simulate.focal_series import Conditions
 from exitwave.specimens.flakes import Flake
 
 METHODS = {
@@ -101,7 +102,8 @@ def taken(
     Parameters
     ----------
     parameters : Parameters
-        ``outside`` and ``amount``.
+        ``outside`` and ``amount``. ``defocus`` and ``spread``: what is told of defoci and focal spread is
+        `amount` times what they are. ``detector``: it is told to be perfect.
     flake : Flake
     wave : Tensor, shape (y, x), complex64
         Its exit wave.
@@ -126,11 +128,24 @@ def taken(
         return replace(exposure, images=moved)
     if kind == "phonons":
         return replace(exposure, images=moving(parameters, flake, exposure, generator))
-    return exposure
+    return replace(exposure, conditions=_misstated(exposure.conditions, kind, amount))
+
+
+def _misstated(true: Conditions, kind: str, amount: float) -> Conditions:
+    """Return conditions of which one is not as it is."""
+    if kind == "defocus":
+        return replace(true, defocus=amount * true.defocus)
+    if kind == "spread":
+        return replace(true, focal_spread=amount * true.focal_spread)
+    if kind == "detector":
+        return replace(true, mtf_floor=torch.ones_like(true.mtf_floor))
+    return true
 
 
 def outside(parameters: Parameters, device: str = "cpu") -> xr.Dataset:
     """Retrieve waves from series under conditions that no method knows of.
+
+    With ``motion`` atoms have `amount` times the mean square displacement that maximum likelihood takes.
 
     Returns
     -------
@@ -141,11 +156,14 @@ def outside(parameters: Parameters, device: str = "cpu") -> xr.Dataset:
     """
     chosen = unseen_flakes(parameters)
     network = network_of(parameters, device)
+    warm = parameters
+    if parameters.outside == "motion":
+        warm = parameters.changed(displacement=parameters.amount * parameters.displacement)
     sampling = 2 * parameters.sampling
     generator = torch.Generator().manual_seed(3000 + parameters.seed)
     errors: dict[str, list[float]] = {name: [] for name in METHODS}
     off = []
-    for flake, wave in zip(chosen, waves_of(parameters, chosen, device), strict=True):
+    for flake, wave in zip(chosen, waves_of(warm, chosen, device), strict=True):
         exposure = taken(parameters, flake, wave, sampling, generator)
         given = exposure.images / exposure.images.mean() - 1
         found = {"network": complex_wave(predict(network, given[None]))[0]}

@@ -80,15 +80,17 @@ class Parameters(PaperParameters):
     epochs: int = Field(200, ge=1, description="passes over the flakes")
     batch: int = Field(4, ge=1, description="series of one step; from the earlier code")
     rate: float = Field(5e-4, gt=0, description="rate of RMSprop")
-    outside: Literal["nothing", "threefold", "coma", "drift", "phonons"] = Field(
+    outside: Literal[
+        "nothing", "threefold", "coma", "drift", "phonons", "defocus", "spread", "detector", "motion"
+    ] = Field(
         "nothing",
-        description="what of a series is outside Table 1, for iteration",
+        description="what of a series is outside Table 1, or told wrongly, for iteration",
         json_schema_extra={"later": True},
     )
     amount: float = Field(
         0.0,
         ge=0,
-        description="of it, Å: C23, coma, or drift from image to image",
+        description="of it, Å: C23, coma, or drift from image to image; of what is told wrongly, the factor",
         json_schema_extra={"later": True},
     )
     network: str = Field(

@@ -8,12 +8,15 @@ import xarray as xr
 
 from exitwave.papers.larsen2022.agreement import agreement
 from exitwave.papers.larsen2022.comparison import compared
+from exitwave.papers.larsen2022.cost import cost
 from exitwave.papers.larsen2022.data import specimens
+from exitwave.papers.larsen2022.filtered import filtered
 from exitwave.papers.larsen2022.iterative import iterative
 from exitwave.papers.larsen2022.multislice import slices
 from exitwave.papers.larsen2022.outside import outside
 from exitwave.papers.larsen2022.reconstruction import reconstruction
 from exitwave.papers.larsen2022.released import consistency, crossed
+from exitwave.papers.larsen2022.smearing import smearing
 
 STUDIES: dict[str, Callable[..., xr.Dataset]] = {
     "specimens": specimens,
@@ -25,4 +28,7 @@ STUDIES: dict[str, Callable[..., xr.Dataset]] = {
     "iterative": iterative,
     "compared": compared,
     "outside": outside,
+    "smearing": smearing,
+    "filtered": filtered,
+    "cost": cost,
 }
