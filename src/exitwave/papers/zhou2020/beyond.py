@@ -10,6 +10,7 @@ import torch
 import xarray as xr
 
 from exitwave.metrics import relative_wave_error
+from exitwave.papers.zhou2020.gallery import MILLIRADIAN
 from exitwave.papers.zhou2020.judge import evaluate, quantity, table
 from exitwave.papers.zhou2020.parameters import Parameters
 from exitwave.papers.zhou2020.scene import (
@@ -168,8 +169,9 @@ def uncertainty(parameters: Parameters, device: str = "cpu") -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        ``deviation`` (y, x) in rad, ``error`` (y, x), and ``coverage`` along ``level``: the share of
-        pixels whose phase lies within the interval of that confidence, and the same for the gradient.
+        ``deviation`` and ``error`` (y, x), in whole mrad, of the first seed, 0 for others;
+        ``phase_coverage`` along ``level``: the share of pixels whose phase lies within the interval of that
+        confidence, and ``gradient_coverage`` the same for the gradient.
     """
     scene = simulate(parameters, device)
     fit = retrieve_better(scene)
@@ -199,8 +201,10 @@ def uncertainty(parameters: Parameters, device: str = "cpu") -> xr.Dataset:
         ratio = float((actual.square().mean() / deviation.square().mean()).sqrt())
         record[f"{name}_ratio"] = quantity(ratio, "1", f"rms error over rms uncertainty, {name}")
     deviation = _centred(missed).square().mean(0).sqrt()
-    record["deviation"] = quantity(deviation.numpy(), "rad", "uncertainty of the phase", ("y", "x"))
-    record["error"] = quantity(_centred(error).numpy(), "rad", "error of the phase", ("y", "x"))
+    shown = {"deviation": (deviation, "uncertainty"), "error": (_centred(error), "error")}
+    for name, (values, text) in shown.items():
+        steps = np.round(values.numpy() / MILLIRADIAN).astype(np.int16) * np.int16(parameters.seed == 0)
+        record[name] = quantity(steps, "mrad", f"{text} of the phase", ("y", "x"))
     record["coverage_95"] = quantity(record["phase_coverage"].values[1], "1", "share covered at 95%, phase")
     return record.merge(table({"fit": evaluate(fit.phase, scene)}))
 

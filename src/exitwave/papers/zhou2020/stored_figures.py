@@ -10,6 +10,7 @@ import xarray as xr
 
 from exitwave import records
 from exitwave.papers import figures
+from exitwave.papers.zhou2020.gallery import MILLIRADIAN
 from exitwave.papers.zhou2020.parameters import MILLIMETRE
 from exitwave.specimens import target
 
@@ -171,7 +172,7 @@ def uncertainty(stored: xr.Dataset) -> Any:
     """Show uncertainty and error of the phase of one specimen side by side, on one scale."""
     one = stored.isel(seed=0)
     sampling = float(records.provenance_of(stored)["parameters"]["sampling"])
-    values = np.stack([one["deviation"].values, np.abs(one["error"].values)])
+    values = MILLIRADIAN * np.stack([one["deviation"].values, np.abs(one["error"].values)])
     limits = (0.0, float(np.percentile(values, 99.5)))
     drawn = figures.frames(values, sampling, label="phase", unit="rad", limits=limits)
     titles = ("uncertainty (bootstrap)", "error |φ - truth|")
