@@ -12,8 +12,8 @@ help:  ## Show what can be made
 book: $(VENV)/.installed  ## Run the chapters and render the book to _build/html/index.html
 	$(BIN)/exitwave book
 
-test: $(VENV)/.installed-test  ## Run the tests (always; never cached)
-	$(BIN)/python -m pytest
+test: $(VENV)/.installed-test  ## Run the tests (always; never cached), a process for each core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 test-book: $(VENV)/.installed-test  ## Open every page of the built book in headless Chromium
 	$(BIN)/python -m pytest -m browser tests/book

@@ -139,7 +139,8 @@ class TestFilter:
 
     def test_study(self):
         result = filtered.filtered(at(data="supported", network="some"))
-        assert 0 < float(result["removed"]) < 1
+        assert 0 < float(result["removed_truth"]) < 1
+        assert 0 < float(result["removed_network"]) < 1
         assert int(result["samples"]) == 4
 
 

@@ -33,8 +33,8 @@ def filtered(parameters: Parameters, device: str = "cpu") -> xr.Dataset:
     xarray.Dataset
         ``<kind>_apart_<wave>``: distance of Mo (``molybdenum``) and of single S columns (``sulphur``) to S2
         columns over the sum of their spreads, all unseen flakes, in the waves ``truth``, ``truth_filtered``,
-        ``network`` and ``network_filtered``. ``removed``: share of the signal that the filter takes from the
-        truth. ``samples``.
+        ``network`` and ``network_filtered``. ``removed_truth``, ``removed_network``: what the filter takes from
+        either over the signal of the truth. ``samples``.
     """
     samples = few_seen(parameters, device)
     found = tried(network_of(parameters, device), unseen_series(parameters, samples))
@@ -50,8 +50,11 @@ def filtered(parameters: Parameters, device: str = "cpu") -> xr.Dataset:
             distance = judge.apart(values[kinds == one], values[kinds == "S2"])
             text = f"distance of {one} from S2 columns over their spreads, {name}"
             result[f"{title}_apart_{name}"] = quantity(distance, "1", text)
-    left = (waves["truth_filtered"] - 1).abs().square().sum() / (found.truth - 1).abs().square().sum()
-    result["removed"] = quantity(1 - float(left), "1", "share of the signal of the truth that is removed")
+    signal = (found.truth - 1).abs().square().sum()
+    for name in ("truth", "network"):
+        taken = (waves[name] - waves[f"{name}_filtered"]).abs().square().sum() / signal
+        text = f"removed from the {name} over the signal of the truth"
+        result[f"removed_{name}"] = quantity(float(taken), "1", text)
     result["samples"] = quantity(len(unseen), "1", "unseen flakes")
     return result
 
