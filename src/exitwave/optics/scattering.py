@@ -65,3 +65,31 @@ def scattering_factor(number: int, squared: Tensor, table: ScatteringTable = "ki
     for a, b, c, d in zip(row[:3], row[3:6], row[6:9], row[9:], strict=True):
         total = total + a / (squared + b) + c * torch.exp(-d * squared)
     return total
+
+
+def truncated_factor(number: int, squared: Tensor, terms: int) -> Tensor:
+    """Return Kirkland's scattering factor cut to its first Lorentzians and Gaussians.
+
+    Ede et al. 2020 keep one of each of the three (their Eq. 20 to n = 1), for an alternative universe.
+
+    Parameters
+    ----------
+    number : int
+        Atomic number, 1 to 103.
+    squared : Tensor
+        q², 1/Å².
+    terms : int
+        1 to 3; 3 is :func:`scattering_factor`.
+
+    Raises
+    ------
+    InputError
+        For another number of terms, or an unknown element.
+    """
+    if terms not in (1, 2, 3):
+        raise InputError(f"{terms} terms of Kirkland's scattering factor: use 1, 2 or 3")
+    total = scattering_factor(number, squared)
+    row = _table("kirkland")["kirkland"][number - 1]
+    for i in range(terms, 3):
+        total = total - row[i] / (squared + row[3 + i]) - row[6 + i] * torch.exp(-row[9 + i] * squared)
+    return total
