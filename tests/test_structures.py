@@ -33,10 +33,14 @@ def test_the_table_has_every_system_and_many_families():
     ("formula", "family", "density"),
     [
         # g/cm³, CRC Handbook of Chemistry and Physics.
-        ("TiO2", "rutile", 4.23), ("TiO2", "anatase", 3.9), ("TiO2", "brookite", 4.13), ("Al2O3", "corundum", 3.99),
-        ("CaCO3", "calcite", 2.71), ("CaCO3", "aragonite", 2.93), ("SiO2", "quartz", 2.65), ("ZnO", "wurtzite", 5.6),
-        ("MoS2", "MoS2", 5.06), ("ZrO2", "baddeleyite", 5.68), ("CuO", "tenorite", 6.31), ("Fe3C", "cementite", 7.69),
-        ("ZrSiO4", "zircon", 4.6), ("CaWO4", "scheelite", 6.06), ("Mg2SiO4", "olivine", 3.21), ("C", "graphite", 2.2),
+        ("TiO2", "rutile", 4.23), ("TiO2", "anatase", 3.9), ("TiO2", "brookite", 4.13),
+        ("Al2O3", "corundum", 3.99),
+        ("CaCO3", "calcite", 2.71), ("CaCO3", "aragonite", 2.93), ("SiO2", "quartz", 2.65),
+        ("ZnO", "wurtzite", 5.6),
+        ("MoS2", "MoS2", 5.06), ("ZrO2", "baddeleyite", 5.68), ("CuO", "tenorite", 6.31),
+        ("Fe3C", "cementite", 7.69),
+        ("ZrSiO4", "zircon", 4.6), ("CaWO4", "scheelite", 6.06), ("Mg2SiO4", "olivine", 3.21),
+        ("C", "graphite", 2.2),
         ("LiNbO3", "LiNbO3", 4.64), ("Bi2Te3", "Bi2Te3", 7.74), ("WC", "WC", 15.6), ("Mg", "hcp", 1.74),
     ],
 )  # fmt: skip
@@ -59,9 +63,11 @@ def test_atoms_are_as_far_apart_as_chemistry_has_them():
     ("formula", "family", "pair", "distance"),
     [
         # Å, bond lengths known from elsewhere.
-        ("C", "graphite", (6, 6), 1.42), ("CaCO3", "calcite", (6, 8), 1.28), ("SiO2", "quartz", (14, 8), 1.61),
+        ("C", "graphite", (6, 6), 1.42), ("CaCO3", "calcite", (6, 8), 1.28),
+        ("SiO2", "quartz", (14, 8), 1.61),
         ("TiO2", "anatase", (22, 8), 1.934), ("MoS2", "MoS2", (42, 16), 2.41), ("CaC2", "CaC2", (6, 6), 1.19),
-        ("Fe2P", "Fe2P", (26, 15), 2.22), ("CaWO4", "scheelite", (74, 8), 1.78), ("Se", "selenium", (34, 34), 2.37),
+        ("Fe2P", "Fe2P", (26, 15), 2.22), ("CaWO4", "scheelite", (74, 8), 1.78),
+        ("Se", "selenium", (34, 34), 2.37),
     ],
 )  # fmt: skip
 def test_bonds_are_as_long_as_they_are_known_to_be(formula, family, pair, distance):
@@ -145,7 +151,7 @@ def test_the_zone_axis_points_down_the_beam_and_the_slab_is_not_mirrored():
 
 @pytest.mark.parametrize("zone", [[0, 0, 0], [1, 1], [1, 0.5, 0], "abc", [1, None, 0]])
 def test_what_is_no_zone_is_refused(zone):
-    with pytest.raises(InputError, match="zone axis .* give three integers"):
+    with pytest.raises(InputError, match=r"zone axis .* give three integers"):
         along(KNOWN[0], zone)
 
 

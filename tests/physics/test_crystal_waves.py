@@ -1,4 +1,4 @@
-"""Exit waves of thick crystals: against atoms in a box, analytic limits, symmetry, sampling, and what is refused."""
+"""Exit waves of thick crystals: against atoms in a box, analytic limits, sampling, and what is refused."""
 
 import math
 from dataclasses import replace
@@ -56,11 +56,13 @@ def test_waves_are_those_of_the_same_atoms_in_a_box(family, formula, zone, tilt)
     sampling = (slab.cell[1, 1] / shape[0], slab.cell[0, 0] / shape[1])
     assert slab.cell[1, 0] == pytest.approx(0, abs=1e-9)
     exposure = Exposure(200e3, 4 * slab.period, tilt, limit=exit_waves.BAND / 2 / max(sampling))
-    [beams] = simulate([slab], [exposure], beyond=slab.period / math.ceil(slab.period) / 2, dtype=torch.complex128)
+    [beams] = simulate(
+        [slab], [exposure], beyond=slab.period / math.ceil(slab.period) / 2, dtype=torch.complex128
+    )
     made = beams.image(shape, sampling)
     expected = in_a_box(slab, exposure, shape, 4, tilt)
-    # As two programs agree with each other (tests/oracles): the grids differ, and with them what the potential
-    # has beyond the band.
+    # As two programs agree with each other (tests/oracles): the grids differ, and with them what the
+    # potential has beyond the band.
     assert float((made - expected).norm() / expected.norm()) < 0.02
     # Without a tilt some of these are mirror symmetric.
     for wrong in (made.conj(), *([made.flip(0), made.flip(1)] if any(tilt) else [])):
@@ -136,8 +138,13 @@ def test_the_wave_does_not_depend_on_the_cell_or_the_grid():
     light = KNOWN["diamond", "C"]
     one, fine = (wave_of(light, [0, 0, 1], replace(how, limit=limit)) for limit in (LIMIT, 3 * LIMIT))
     low = fine.frequencies.norm(dim=1) <= 0.5 * LIMIT
-    places = {tuple(k): a for k, a in zip(fine.frequencies[low].round(decimals=6).tolist(), fine.amplitudes[low], strict=True)}
-    same = {tuple(k): a for k, a in zip(one.frequencies.round(decimals=6).tolist(), one.amplitudes, strict=True)}
+    places = {
+        tuple(k): a
+        for k, a in zip(fine.frequencies[low].round(decimals=6).tolist(), fine.amplitudes[low], strict=True)
+    }
+    same = {
+        tuple(k): a for k, a in zip(one.frequencies.round(decimals=6).tolist(), one.amplitudes, strict=True)
+    }
     difference = math.sqrt(sum(abs(a - same[k]) ** 2 for k, a in places.items()))
     assert difference < 0.05 * math.sqrt(sum(abs(a) ** 2 for a in places.values()))
 
@@ -163,7 +170,9 @@ def test_single_precision_is_enough():
 def test_thinner_slices_change_less():
     exposure = Exposure(200e3, 11.3066, limit=LIMIT)
     slab = along(GAAS, [0, 0, 1])
-    waves = [simulate([slab], [exposure], thickness=t, dtype=torch.complex128)[0] for t in (0.2, 0.7, 1.42, 5.7)]
+    waves = [
+        simulate([slab], [exposure], thickness=t, dtype=torch.complex128)[0] for t in (0.2, 0.7, 1.42, 5.7)
+    ]
     errors = [float((w.amplitudes - waves[0].amplitudes).norm()) for w in waves[1:]]
     assert errors == sorted(errors)
     assert errors[0] < 0.2 * errors[-1]
@@ -205,7 +214,9 @@ class TestTerms:
         far = torch.tensor([400.0, 900.0], dtype=torch.float64)
         for number in (8, 14, 49):
             row = _table("kirkland")["kirkland"][number - 1]
-            assert torch.allclose(truncated_factor(number, far, 1) * (far + row[3]), torch.tensor(row[0]).double())
+            assert torch.allclose(
+                truncated_factor(number, far, 1) * (far + row[3]), torch.tensor(row[0]).double()
+            )
             whole = sum(row[i] / row[3 + i] + row[6 + i] for i in range(3))
             cut = float(truncated_factor(number, torch.zeros(1).double(), 1))
             assert cut == pytest.approx(whole - sum(row[i] / row[3 + i] + row[6 + i] for i in (1, 2)))

@@ -1,8 +1,8 @@
 """Exit waves of thick crystals by multislice, many at once.
 
-A crystal repeats across the beam and along it: its wave is a sum of beams, computed on one cell, and the slices
-of one period serve any depth. Grids follow the axes of the cell. A small tilt moves each slice against the one
-before, which the propagator does (Kirkland 2010, Sec. 6.9; foreshortening is left out).
+A crystal repeats across the beam and along it: its wave is a sum of beams, computed on one cell, and the
+slices of one period serve any depth. Grids follow the axes of the cell. A small tilt moves each slice against
+the one before, which the propagator does (Kirkland 2010, Sec. 6.9; foreshortening is left out).
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def shape_of(slab: Slab, limit: float) -> tuple[int, int]:
     least = 2 * limit * lengths / BAND
     if least.max() > _SIZES[-1]:
         raise InputError(
-            f"{slab.name}: a cell {lengths.max():.4g} Å long needs {least.max():.0f} pixels at {limit:g} 1/Å, "
+            f"{slab.name}: a cell {lengths.max():.4g} Å long needs {least.max():.0f} pixels at {limit:g} /Å, "
             f"above {_SIZES[-1]}: lower the limit"
         )
     ny, nx = (next(size for size in _SIZES if size >= each) for each in least)
@@ -178,7 +178,7 @@ def shape_of(slab: Slab, limit: float) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class _Stack:
-    """What a wave goes through: transmissions of a period, propagator of a slice, how many, and the last step."""
+    """What a wave goes through: transmissions of a period, propagator of a slice, steps, and the last one."""
 
     transmission: Tensor
     propagator: Tensor
@@ -216,7 +216,7 @@ def frequencies_of(slab: Slab, shape: tuple[int, int], device: str | torch.devic
     """Return the frequencies (y, x) of a grid along the axes of a cell, shape (y, x, 2), 1/Å, FFT order."""
     reciprocal = torch.tensor(np.linalg.inv(slab.cell).T.copy(), device=device)  # rows: of the two axes
     k, h = (torch.fft.fftfreq(n, 1 / n, dtype=torch.float64, device=device) for n in shape)
-    cartesian = h[None, :, None] * reciprocal[0] + k[:, None, None] * reciprocal[1]
+    cartesian: Tensor = h[None, :, None] * reciprocal[0] + k[:, None, None] * reciprocal[1]
     return cartesian.flip(-1)
 
 
@@ -239,7 +239,8 @@ def potentials(
             mine = torch.as_tensor((slab.numbers == number) & (index == i), device=device)
             columns = _waves(k, places[mine, 1]) * weights[mine]
             total[int(i)] += factor * (columns @ _waves(h, places[mine, 0]).T)
-    return torch.fft.ifft2(total).real * (math.prod(shape) * POTENTIAL / slab.area)
+    projected: Tensor = torch.fft.ifft2(total).real
+    return projected * (math.prod(shape) * POTENTIAL / slab.area)
 
 
 def _waves(index: Tensor, fractions: Tensor) -> Tensor:

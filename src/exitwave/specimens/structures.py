@@ -1,7 +1,7 @@
 """Crystals of every system by structure type: a table of those that are not cubic, joined to the cubic one.
 
-The table, with its sources, is ``structures.yml`` beside this module. A compound's b/a, c/a and angles are kept
-among its free values, so that a relative of it grows as a whole.
+The table, with its sources, is ``structures.yml`` beside this module. A compound's b/a, c/a and angles are
+kept among its free values, so that a relative of it grows as a whole.
 """
 
 from __future__ import annotations

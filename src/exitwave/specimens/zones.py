@@ -1,8 +1,8 @@
 """A crystal seen along a zone axis: one period along the beam, periodic across it.
 
-The axes across are lattice vectors too, so that any crystal and any zone axis can be had. Where no lattice
-vectors stand at right angles to the beam, the slices of the crystal, and with them its surfaces, follow lattice
-planes that slope (:attr:`Slab.slope`).
+The axes across are lattice vectors too, so that any crystal and any zone axis can be had. Where no short
+lattice vectors stand at right angles to the beam, the slices of the crystal, and with them its surfaces,
+follow lattice planes that slope (:attr:`Slab.slope`).
 """
 
 from __future__ import annotations
@@ -125,9 +125,9 @@ def _across(cell: Array, axis: Array, direction: Array) -> tuple[Array, Array]:
 
 
 def _smallest(flat: Array, slope: Array, direction: Array, largest: float) -> tuple[int, int] | None:
-    """Return the pair of vectors, right-handed with the beam, of the least product of lengths; None if too large.
+    """Return the pair of vectors of the least product of lengths; None if that is too large.
 
-    The grid grows with that product, so that skew cells lose; among equals the most level pair.
+    They are right-handed with the beam. The grid grows with that product; among equals the most level pair.
     """
     length = np.linalg.norm(flat, axis=1)
     near = np.lexsort((slope, np.round(length, 6)))[:_NEAREST]
@@ -143,7 +143,7 @@ def _smallest(flat: Array, slope: Array, direction: Array, largest: float) -> tu
 
 
 def _frame(first: Array, direction: Array) -> tuple[Array, Array]:
-    """Return unit vectors x, along a lattice vector as the beam sees it, and y; x, y, beam are right-handed."""
+    """Return unit vectors x, along a lattice vector as the beam sees it, and y, right-handed with it."""
     flat = first - (first @ direction) * direction
     x: Array = flat / np.linalg.norm(flat)
     return x, np.cross(direction, x)

@@ -1,0 +1,93 @@
+"""Every number of Ede et al. 2020, per scale.
+
+What the paper leaves out is taken from the authors' public code, or chosen here, and marked so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from exitwave.papers.parameters import PaperParameters, Scale
+
+Scope = Literal["multi", "restricted", "single"]
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Of depth and width (Å), zone indices from 0, and the standard deviation of the three angles (rad)."""
+
+    depth: tuple[float, float]
+    width: tuple[float, float]
+    index: int
+    tilt: float
+
+
+# Sec. 2: bounds "reduced by factors close to 1/4"; the numbers are those of the code.
+RESTRICTED = Ranges((50.0, 237.5), (50.0, 62.5), 1, math.radians(0.025))
+
+
+class Parameters(PaperParameters):
+    """Parameters of the one-shot study; lengths in Å, energies in eV, angles in rad.
+
+    The seed is that of the network: its first weights, its order of samples and its crops.
+    """
+
+    presets: ClassVar[Mapping[Scale, Mapping[str, Any]]] = {
+        "smoke": {
+            "crystals": 24, "waves": 24, "unseen": 8, "field": 32, "pixels": 24, "width": 4, "downsamplings": 2,
+            "blocks": 1, "steps": 6, "batch": 4, "examples": 16, "longest_axis": 7.0,
+        },
+        "workshop": {
+            "crystals": 240, "waves": 1600, "unseen": 200, "field": 128, "pixels": 64, "width": 12,
+            "downsamplings": 3, "blocks": 3, "steps": 1500, "batch": 12, "examples": 400,
+        },
+        "gpu": {"crystals": 1200, "waves": 8000, "unseen": 800, "steps": 50_000},
+    }  # fmt: skip
+
+    # Waves (Sec. 2 and Table 1).
+    scope: Scope = Field("multi", description="many materials, restricted parameters, or one material")
+    n_terms: int = Field(3, ge=1, le=3, description="Lorentzians and Gaussians of the potentials, Eq. 20")
+    crystals: int = Field(8639, ge=4, description="crystals of all materials; the paper's training set")
+    waves: int = Field(24530, ge=4, description="waves to learn from")
+    unseen: int = Field(1544, ge=2, description="waves of each unseen set")
+    longest_axis: float = Field(18.0, gt=2, description="of a crystal's cell, Å; the paper has no limit")
+    least_depth: float = Field(50.0, gt=0, description="least thickness, Å")
+    greatest_depth: float = Field(1000.0, gt=0, description="greatest thickness, Å")
+    least_width: float = Field(50.0, gt=0, description="least width of a crystal, Å")
+    greatest_width: float = Field(100.0, gt=0, description="greatest width of a crystal, Å")
+    greatest_index: int = Field(2, ge=1, le=3, description="of a zone axis")
+    tilt: float = Field(0.0017453292519943296, ge=0, description="standard deviation of each angle, rad: 0.1°")
+    margin: float = Field(8.0, ge=0, description="vacuum at each side of the crystal, Å")
+    beyond: float = Field(3.0, ge=0, description="vacuum behind the crystal, Å")
+    grid: int = Field(512, ge=64, description="pixels over width and vacuum: they make the pixel size")
+    slice_thickness: float = Field(1.0, gt=0, description="of a slice, Å; from the code")
+    field: int = Field(320, ge=16, description="pixels along each side that are kept of a wave")
+    # Networks (Sec. 3 and the authors' code).
+    method: Literal["mse", "gan"] = Field("mse", description="direct prediction, or adversarial")
+    variant: Literal["code", "paper"] = Field(
+        "code", description="where they disagree: order of layers, learning rate, moment and decay of weights"
+    )
+    pixels: int = Field(224, ge=16, description="along each side of crops; 144 for the GAN in the paper")
+    width: int = Field(32, ge=2, description="channels at full size")
+    downsamplings: int = Field(4, ge=1, le=5, description="strided convolutions")
+    blocks: int = Field(6, ge=1, description="residual blocks")
+    steps: int = Field(500_000, ge=1, description="updates of the network")
+    batch: int = Field(24, ge=2, description="crops of one step")
+    clipping: bool = Field(True, description="adaptive learning rate clipping")
+    balance: float = Field(20.0, gt=0, description="m of Eq. 24; 15 for n = 1 in the code")
+    examples: int = Field(19992, ge=4, description="crops that each unseen set is judged by")
+
+    @property
+    def ranges(self) -> Ranges:
+        """What waves of the scope are drawn from."""
+        if self.scope == "restricted":
+            return RESTRICTED
+        return Ranges(
+            (self.least_depth, self.greatest_depth), (self.least_width, self.greatest_width),
+            self.greatest_index, self.tilt,
+        )  # fmt: skip

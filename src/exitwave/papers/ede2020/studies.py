@@ -1,0 +1,16 @@
+"""What is computed for Ede et al. 2020."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import xarray as xr
+
+from exitwave.papers.ede2020.baselines import baseline, dataset, equations, focal_series
+
+STUDIES: dict[str, Callable[..., xr.Dataset]] = {
+    "baseline": baseline,
+    "dataset": dataset,
+    "equations": equations,
+    "focal_series": focal_series,
+}
