@@ -1,4 +1,4 @@
-"""What needs no network: random phases, the size of the data, Eqs. 1 and 26, and the focal series of Appendix B."""
+"""What needs no network: random phases, size of the data, Eqs. 1 and 26, the focal series of Appendix B."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def baseline(parameters: Parameters, device: str = "cpu") -> xr.Dataset:
     generator = torch.Generator().manual_seed(parameters.seed)
     uniform = 2 * math.pi * torch.rand(1, _PIXELS, _PIXELS, generator=generator, dtype=torch.float64)
     crystals, _ = data.partition(data.library(parameters))
-    recipes = [data.draw(parameters, len(crystals), "train", parameters.seed * _WAVES + i) for i in range(_WAVES)]
+    recipes = [
+        data.draw(parameters, len(crystals), "train", parameters.seed * _WAVES + i) for i in range(_WAVES)
+    ]
     real = data.waves_of(parameters, crystals, recipes, device).angle().double()
     values: dict[str, tuple[float, str, str]] = {}
     for prefix, truth in (("", uniform), ("data_", real)):
@@ -61,7 +63,11 @@ def baseline(parameters: Parameters, device: str = "cpu") -> xr.Dataset:
         named = {
             "error": (apart.mean(), "1", "mean absolute error of random components"),
             "deviation": (apart.std(), "1", "standard deviation of a pixel's error"),
-            "phases_error": (judge.component_error(phases, truth).mean(), "1", "that of uniform random phases"),
+            "phases_error": (
+                judge.component_error(phases, truth).mean(),
+                "1",
+                "that of uniform random phases",
+            ),
             "constant_error": (judge.component_error(still, truth).mean(), "1", "that of the best constant"),
             "cyclic": (judge.cyclic_error(phases, truth).mean(), "rad", "cyclic error of random phases"),
             "constant_cyclic": (judge.cyclic_error(still, truth).mean(), "rad", "that of one constant phase"),
@@ -133,7 +139,8 @@ def focal_series(parameters: Parameters, device: str = "cpu") -> xr.Dataset:
         Relative errors after the global phase, of what is scattered: ``error``; ``start_error`` of a plane
         wave; ``unrooted_error`` with intensities in place of moduli, as in the code; ``linear_error`` of a
         linear series of the same span. ``base_ratio``: the base of the series that leaves the smallest
-        residual, over the true one; ``base_offset``. ``residual`` (``iteration``); ``phase`` and ``phase_truth`` (``y``,
+        residual, over the true one; ``base_offset``. ``residual`` (``iteration``);
+        ``phase`` and ``phase_truth`` (``y``,
         ``x``), rad, of the first seed.
     """
     slab = along(data.one_material(), (0, 0, 1))

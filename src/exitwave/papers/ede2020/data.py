@@ -45,9 +45,9 @@ def library(parameters: Parameters) -> list[Crystal]:
     families: dict[str, list[Crystal]] = {}
     for crystal in known_structures():
         lengths = np.linalg.norm(crystal.cell, axis=1)
-        if crystal.prototype != ONE_MATERIAL and 1 not in crystal.numbers:
-            if lengths.max() <= parameters.longest_axis:
-                families.setdefault(crystal.prototype, []).append(crystal)
+        small = lengths.max() <= parameters.longest_axis
+        if small and crystal.prototype != ONE_MATERIAL and 1 not in crystal.numbers:
+            families.setdefault(crystal.prototype, []).append(crystal)
     for name, members in families.items():
         shown = [c for c in members if c.formula == SHOWN.get(name)]
         rest = [members[i] for i in generator.permutation(len(members)) if members[i] not in shown]
@@ -138,7 +138,9 @@ def waves_of(
     found = torch.empty(len(recipes), parameters.field, parameters.field, dtype=torch.complex64)
     for first in range(0, len(recipes), _CHUNK):
         some = recipes[first : first + _CHUNK]
-        for i, (beams, how) in enumerate(zip(beams_of(parameters, crystals, some, device), some, strict=True)):
+        for i, (beams, how) in enumerate(
+            zip(beams_of(parameters, crystals, some, device), some, strict=True)
+        ):
             wave = beams.image(parameters.field, how.sampling, rotation=how.rotation, origin=how.origin)
             found[first + i] = wave / wave.abs().mean()
     return found
@@ -168,7 +170,10 @@ def _loaded(parameters: Parameters, device: str) -> Samples:
     counts = {"train": parameters.waves, "parameters": parameters.unseen, "materials": parameters.unseen}
     waves = {
         split: waves_of(
-            parameters, crystals, [draw(parameters, len(crystals), split, i) for i in range(counts[split])], device
+            parameters,
+            crystals,
+            [draw(parameters, len(crystals), split, i) for i in range(counts[split])],
+            device,
         )
         for split, crystals in (("train", seen), ("parameters", seen), ("materials", unseen))
     }
@@ -184,6 +189,6 @@ def load(parameters: Parameters, device: str = "cpu") -> Samples:
 
 
 _OF_NETWORKS = (
-    "seed", "method", "variant", "pixels", "width", "downsamplings", "blocks", "steps", "batch", "clipping", "balance",
-    "examples",
+    "seed", "method", "variant", "pixels", "width", "downsamplings", "blocks", "steps", "batch", "clipping",
+    "balance", "examples",
 )  # fmt: skip

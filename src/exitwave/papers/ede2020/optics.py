@@ -69,7 +69,9 @@ def pixel_average(wave: Tensor, pixels: int) -> Tensor:
         For an even number, or a size that is no multiple of it.
     """
     if pixels < 1 or pixels % 2 == 0 or any(size % pixels for size in wave.shape[-2:]):
-        raise InputError(f"{pixels} samples to a pixel of {tuple(wave.shape[-2:])}: give an odd divisor of both")
+        raise InputError(
+            f"{pixels} samples to a pixel of {tuple(wave.shape[-2:])}: give an odd divisor of both"
+        )
     intensity = wave.abs().square()
     shape = (*wave.shape[:-2], wave.shape[-2] // pixels, pixels, wave.shape[-1] // pixels, pixels)
     return intensity.reshape(shape).mean((-3, -1))
@@ -92,5 +94,3 @@ def roughness(wave: Tensor, pixels: int) -> Tensor:
 def supports(pixels: int, sampling: float, finer: int) -> tuple[int, float, float]:
     """Return size, sampling and first place of a grid so many times finer, whose pixels share middles."""
     return pixels * finer, sampling / finer, -sampling * (finer // 2) / finer
-
-

@@ -39,8 +39,8 @@ class Parameters(PaperParameters):
 
     presets: ClassVar[Mapping[Scale, Mapping[str, Any]]] = {
         "smoke": {
-            "crystals": 24, "waves": 24, "unseen": 8, "field": 32, "pixels": 24, "width": 4, "downsamplings": 2,
-            "blocks": 1, "steps": 6, "batch": 4, "examples": 16, "longest_axis": 7.0,
+            "crystals": 24, "waves": 24, "unseen": 8, "field": 32, "pixels": 24, "width": 4,
+            "downsamplings": 2, "blocks": 1, "steps": 6, "batch": 4, "examples": 16, "longest_axis": 7.0,
         },
         "workshop": {
             "crystals": 240, "waves": 1600, "unseen": 200, "field": 128, "pixels": 64, "width": 12,
@@ -61,7 +61,9 @@ class Parameters(PaperParameters):
     least_width: float = Field(50.0, gt=0, description="least width of a crystal, Å")
     greatest_width: float = Field(100.0, gt=0, description="greatest width of a crystal, Å")
     greatest_index: int = Field(2, ge=1, le=3, description="of a zone axis")
-    tilt: float = Field(0.0017453292519943296, ge=0, description="standard deviation of each angle, rad: 0.1°")
+    tilt: float = Field(
+        0.0017453292519943296, ge=0, description="standard deviation of each angle, rad: 0.1°"
+    )
     margin: float = Field(8.0, ge=0, description="vacuum at each side of the crystal, Å")
     beyond: float = Field(3.0, ge=0, description="vacuum behind the crystal, Å")
     grid: int = Field(512, ge=64, description="pixels over width and vacuum: they make the pixel size")
