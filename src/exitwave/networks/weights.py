@@ -14,6 +14,7 @@ from torch import nn
 
 from exitwave.errors import InputError
 from exitwave.networks.fusionnet import FusionNet
+from exitwave.networks.oneshot import OneShot
 from exitwave.networks.pix2pix import GlobalGenerator, MultiscaleDiscriminator
 from exitwave.networks.unet import UNet
 
@@ -21,7 +22,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     each.__name__: each for each in (GlobalGenerator, MultiscaleDiscriminator, UNet)
 }
 # Added here, so that results of the others keep their source.
-NETWORKS.update(FusionNet=FusionNet)
+NETWORKS.update(FusionNet=FusionNet, OneShot=OneShot)
 
 _ABOUT, _CHECKSUM = "exitwave", "crc32"  # the two entries of the metadata
 

@@ -189,6 +189,6 @@ def load(parameters: Parameters, device: str = "cpu") -> Samples:
 
 
 _OF_NETWORKS = (
-    "seed", "method", "variant", "pixels", "width", "downsamplings", "blocks", "steps", "batch", "clipping",
-    "balance", "examples",
+    "seed", "method", "order", "schedule", "decay", "second_moment", "pixels", "judge_width", "width",
+    "downsamplings", "blocks", "steps", "batch", "clipping", "balance", "examples",
 )  # fmt: skip

@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from exitwave.networks.oneshot import Order
+from exitwave.networks.oneshot_tasks import Schedule
 from exitwave.papers.parameters import PaperParameters, Scale
 
 Scope = Literal["multi", "restricted", "single"]
@@ -40,11 +42,12 @@ class Parameters(PaperParameters):
     presets: ClassVar[Mapping[Scale, Mapping[str, Any]]] = {
         "smoke": {
             "crystals": 24, "waves": 24, "unseen": 8, "field": 32, "pixels": 24, "width": 4,
-            "downsamplings": 2, "blocks": 1, "steps": 6, "batch": 4, "examples": 16, "longest_axis": 7.0,
+            "judge_width": 4, "downsamplings": 2, "blocks": 1, "steps": 6, "batch": 4,
+            "examples": 16, "longest_axis": 7.0,
         },
         "workshop": {
-            "crystals": 240, "waves": 1600, "unseen": 200, "field": 128, "pixels": 64, "width": 12,
-            "downsamplings": 3, "blocks": 3, "steps": 1500, "batch": 12, "examples": 400,
+            "crystals": 240, "waves": 1600, "unseen": 200, "field": 128, "pixels": 64, "width": 8,
+            "judge_width": 12, "blocks": 3, "steps": 2000, "batch": 12, "examples": 400,
         },
         "gpu": {"crystals": 1200, "waves": 8000, "unseen": 800, "steps": 50_000},
     }  # fmt: skip
@@ -71,10 +74,18 @@ class Parameters(PaperParameters):
     field: int = Field(320, ge=16, description="pixels along each side that are kept of a wave")
     # Networks (Sec. 3 and the authors' code).
     method: Literal["mse", "gan"] = Field("mse", description="direct prediction, or adversarial")
-    variant: Literal["code", "paper"] = Field(
-        "code", description="where they disagree: order of layers, learning rate, moment and decay of weights"
+    order: Order = Field("norm first", description="of layers; the code has the ramp before the norm")
+    schedule: Schedule = Field(
+        "steps", description="of the learning rate: halved in steps, or, by a slip of the code, constant"
     )
-    pixels: int = Field(224, ge=16, description="along each side of crops; 144 for the GAN in the paper")
+    decay: float = Field(0.0, ge=0, description="of weights; the code has 5e-5, the paper nothing")
+    second_moment: float = Field(
+        900.0, gt=0, description="of losses at first; the paper's 30 makes their spread imaginary"
+    )
+    pixels: int = Field(
+        224, ge=16, description="along each side of crops; 144 and one downsampling less for the paper's GAN"
+    )
+    judge_width: int = Field(50, ge=2, description="channels of the discriminator's first layer")
     width: int = Field(32, ge=2, description="channels at full size")
     downsamplings: int = Field(4, ge=1, le=5, description="strided convolutions")
     blocks: int = Field(6, ge=1, description="residual blocks")

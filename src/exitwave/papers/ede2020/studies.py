@@ -7,10 +7,13 @@ from collections.abc import Callable
 import xarray as xr
 
 from exitwave.papers.ede2020.baselines import baseline, dataset, equations, focal_series
+from exitwave.papers.ede2020.prediction import live, prediction
 
 STUDIES: dict[str, Callable[..., xr.Dataset]] = {
     "baseline": baseline,
     "dataset": dataset,
     "equations": equations,
     "focal_series": focal_series,
+    "prediction": prediction,
+    "live": live,
 }
