@@ -22,7 +22,7 @@ from exitwave.specimens.crystals import Crystal
 _REACH = 4
 # The most level vectors are taken whose lengths have a product no larger than this, Å².
 _SLOPES = (1e-4, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, math.inf)
-_LARGEST = 300.0
+_LARGEST = 400.0
 # So many short vectors are tried in pairs.
 _NEAREST = 80
 
