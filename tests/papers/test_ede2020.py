@@ -40,6 +40,44 @@ class TestCrystals:
         assert len(crystals) == 80
         assert any(c.source.startswith("relative of") for c in crystals)
 
+    def test_a_folder_of_cifs_takes_the_place_of_the_tables(self, tmp_path):
+        cells = {
+            "Cu": (225, "Cu 0 0 0", 3.615),
+            "Ag": (225, "Ag 0 0 0", 4.086),
+            "Fe": (229, "Fe 0 0 0", 2.867),
+        }
+        cells |= {
+            "H": (225, "H 0 0 0", 3.0),
+            "mix": (225, "Cu 0 0 0 0.5\nAu 0 0 0 0.5", 3.87),
+            "bad": (225, "Xx 0 0 0", 3),
+        }
+        for name, (group, atoms, a) in cells.items():
+            symbol = {225: "F m -3 m", 229: "I m -3 m"}[group]
+            rows = "\n".join(" ".join((line + " 1.0").split()[:5]) for line in atoms.splitlines())
+            lengths = "".join(f"_cell_length_{axis} {a}\n" for axis in "abc")
+            angles = "".join(f"_cell_angle_{angle} 90\n" for angle in ("alpha", "beta", "gamma"))
+            columns = "".join(
+                f"_atom_site_{c}\n" for c in ("type_symbol", "fract_x", "fract_y", "fract_z", "occupancy")
+            )
+            head = f"data_{name}\n{lengths}{angles}_symmetry_space_group_name_H-M '{symbol}'\n"
+            text = f"{head}loop_\n{columns}{rows}\n"
+            (tmp_path / f"{name}.cif").write_text(text)
+        parameters = SMOKE.changed(cifs=str(tmp_path))
+        crystals, refused = data.from_cifs(parameters)
+        assert {c.formula for c in crystals} == {"Cu", "Ag", "Fe", "CuAu"}
+        assert len(refused) == 2
+        assert any("hydrogen" in reason for reason in refused)
+        # Copper and silver are one type, iron another, and the alloy a third, its sites half of either.
+        assert len({c.prototype for c in crystals}) == 3
+        assert len(data.library(parameters)) == 4
+        before = parameters.key()
+        (tmp_path / "Fe.cif").write_text((tmp_path / "Fe.cif").read_text().replace("2.867", "2.870"))
+        assert parameters.key() != before
+
+    def test_a_folder_without_cifs_is_refused(self, tmp_path):
+        with pytest.raises(InputError, match=r"no folder with \.cif files"):
+            data.library(SMOKE.changed(cifs=str(tmp_path)))
+
     def test_one_structure_type_cannot_be_partitioned(self):
         with pytest.raises(InputError, match="of one structure type"):
             data.partition([data.one_material()])

@@ -81,7 +81,8 @@ class TestPrediction:
         assert found["phase"].values.any()
         assert not other["phase"].values.any()  # images of the first seed only
 
-    def test_the_gan_has_a_level_less(self):
+    def test_the_gan_has_a_level_less_and_smaller_crops(self):
+        assert [Parameters.at("paper", method=m).crop for m in ("mse", "gan")] == [224, 144]
         assert training.build(SMOKE.changed(method="gan")).downsamplings == SMOKE.downsamplings - 1
 
     def test_batch_statistics_are_another_network_and_leave_it_alone(self):
@@ -104,11 +105,17 @@ class TestPrediction:
 
     def test_examples_are_shown_as_they_are(self):
         found = prediction.prediction(SMOKE)
-        crops = training.unseen_crops(SMOKE, data.load(SMOKE))["transforms"]
-        turns = found["phase"].sel(set="transforms").values[0] / 256 * 2 * np.pi
-        apart = torch.as_tensor(turns) - crops.phase
-        near = torch.polar(torch.ones_like(apart), apart).angle().abs().amax((1, 2)).min()
-        assert float(near) < 2 * np.pi / 256
+        crops = training.unseen_crops(SMOKE, data.load(SMOKE))["materials"]
+        assert found["crystal"].values.tolist() == ["NaCl", "PbTiO3 alloy", "CdTe", "Si"]
+        for i in range(4):
+            turns = found["phase"].values[i] / 256 * 2 * np.pi
+            apart = torch.as_tensor(turns) - crops.phase
+            distances = torch.polar(torch.ones_like(apart), apart).angle().abs().amax((1, 2))
+            assert float(distances.min()) < 2 * np.pi / 256
+            # The crystal of a wave is its number over that of unseen crystals.
+            assert int(crops.wave[distances.argmin()]) % 6 == i
+        assert float(found["silicon_error"]) == float(found["figure_error"][3])
+        assert float(found["others_error"]) == pytest.approx(found["figure_error"].values[:3].mean())
 
     def test_both_generators_are_timed(self):
         found = prediction.live(SMOKE)

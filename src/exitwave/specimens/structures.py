@@ -62,12 +62,17 @@ def crystal_of(prototype: Prototype, compound: Compound, source: str = "") -> Cr
 
 def known_structures() -> list[Crystal]:
     """Return every compound of both tables."""
+    return list(_known())
+
+
+@cache
+def _known() -> tuple[Crystal, ...]:
     source = "tables of structure types (from memory, rounded)"
-    return [
+    return tuple(
         crystal_of(prototype, compound, source)
         for prototype in load_structures().values()
         for compound in prototype.compounds
-    ]
+    )
 
 
 def relatives_of(
@@ -101,7 +106,7 @@ def relatives_of(
     unknown = [name for name in families if name not in types]
     if unknown:
         raise InputError(f"unknown structure type {unknown[0]!r}: use one of {', '.join(types)}")
-    taken = {(p.name, crystal_of(p, c).formula) for p in types.values() for c in p.compounds}
+    taken = {(crystal.prototype, crystal.formula) for crystal in _known()}
     found: list[Crystal] = []
     left = list(families)
     while len(found) < count and left:

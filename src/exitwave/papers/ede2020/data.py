@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from exitwave.errors import InputError
 from exitwave.papers.ede2020.parameters import Parameters
+from exitwave.readers.cif import read_cif
 from exitwave.simulate.crystal_waves import Beams, Exposure, simulate
 from exitwave.simulate.exit_waves import BAND
 from exitwave.specimens.crystals import Crystal
@@ -29,6 +30,8 @@ ONE_MATERIAL = "half-filled TlSe"
 SHOWN = {"rock salt": "NaCl", "PbTiO3 alloy": "", "zincblende": "CdTe", "diamond": "Si"}
 # Share of the crystals that is unseen: 2927 of 12789 in the paper's test set.
 _UNSEEN = 0.23
+# It may be larger by this factor, for whole types.
+_OVER = 1.3
 # What is drawn is the same for the same parameters, whatever the seed of a network.
 _SEED = 2020
 _SPLITS = ("train", "parameters", "materials")
@@ -39,11 +42,13 @@ _CHUNK = 200
 def library(parameters: Parameters) -> list[Crystal]:
     """Return the crystals of all materials, structure types taking turns; without hydrogen, as in the code.
 
-    Where the tables end, relatives follow (:func:`exitwave.specimens.structures.relatives_of`).
+    Where the tables end, relatives follow (:func:`exitwave.specimens.structures.relatives_of`). A folder of
+    CIFs takes the place of the tables; there are no relatives then.
     """
     generator = np.random.default_rng(_SEED)
     families: dict[str, list[Crystal]] = {}
-    for crystal in known_structures():
+    known = from_cifs(parameters)[0] if parameters.cifs else known_structures()
+    for crystal in known:
         lengths = np.linalg.norm(crystal.cell, axis=1)
         small = lengths.max() <= parameters.longest_axis
         if small and crystal.prototype != ONE_MATERIAL and 1 not in crystal.numbers:
@@ -57,9 +62,32 @@ def library(parameters: Parameters) -> list[Crystal]:
     deepest = max(map(len, families.values()))
     turns = [families[name][i] for i in range(deepest) for name in order if i < len(families[name])]
     missing = parameters.crystals - len(turns)
-    if missing > 0:
+    if missing > 0 and not parameters.cifs:
         turns += relatives_of(generator, order, missing, largest=parameters.longest_axis)
     return turns[: parameters.crystals]
+
+
+def from_cifs(parameters: Parameters) -> tuple[list[Crystal], list[str]]:
+    """Return the crystals of the folder of CIFs, and why each of the others was left out.
+
+    Crystals of one space group and one ratio of elements, whatever these are, count as one structure type.
+    """
+    found, refused = [], []
+    for path in parameters.files().values():
+        try:
+            crystal = read_cif(path)
+        except InputError as error:
+            refused.append(str(error))
+            continue
+        if 1 in crystal.numbers:
+            refused.append(f"{path}: hydrogen, which the paper leaves out")
+            continue
+        totals = [crystal.occupancies[crystal.numbers == z].sum() for z in np.unique(crystal.numbers)]
+        ratios = ":".join(f"{total / min(totals):.3g}" for total in sorted(totals))
+        found.append(replace(crystal, prototype=f"{crystal.space_group} {ratios}"))
+    if not found:
+        raise InputError(f"cifs={parameters.cifs!r}: no crystal to be used: {refused[0]}")
+    return found, refused
 
 
 def partition(crystals: Sequence[Crystal]) -> tuple[list[Crystal], list[Crystal]]:
@@ -78,10 +106,15 @@ def partition(crystals: Sequence[Crystal]) -> tuple[list[Crystal], list[Crystal]
         raise InputError(f"{len(crystals)} crystals of one structure type: give some of two types at least")
     names = [name for name in sizes if name in SHOWN]
     others = [name for name in sizes if name not in SHOWN]
-    unseen: set[str] = set()
-    for name in [*names, *(others[i] for i in generator.permutation(len(others)))]:
-        if sum(sizes[each] for each in unseen) < _UNSEEN * len(crystals) and len(unseen) < len(sizes) - 1:
+    order = [*names, *(others[i] for i in generator.permutation(len(others)))]
+    wanted, unseen = _UNSEEN * len(crystals), set[str]()
+    for name in order:
+        held = sum(sizes[each] for each in unseen)
+        # A type that is too large for what is wanted stays seen.
+        if held < wanted and held + sizes[name] <= max(_OVER * wanted, 1):
             unseen.add(name)
+    if not unseen:
+        unseen.add(min(order, key=lambda each: sizes[each]))
     seen = [c for c in crystals if c.prototype not in unseen]
     return seen, [c for c in crystals if c.prototype in unseen]
 

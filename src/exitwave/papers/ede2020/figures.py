@@ -99,13 +99,13 @@ def course(runs: Mapping[str, xr.Dataset | None], unseen: str = "materials") -> 
     return hv.Overlay(drawn).opts(legend_position="bottom")
 
 
-def examples(run: xr.Dataset, unseen: str = "materials") -> list[Any]:
-    """Draw input amplitude, true phase and the network's phase of crops, of the first seed (Fig. 7)."""
-    one = run.sel(seed=0, set=unseen)
+def examples(run: xr.Dataset) -> list[Any]:
+    """Draw amplitude, true phase and the network's phase of unseen crystals, of the first seed (Fig. 7)."""
+    one = run.sel(seed=0)
     found = []
-    for i in range(one.sizes["shown"]):
-        each = one.isel(shown=i)
-        found.append(figures.frames(each["amplitude"].values[None], 1.0, label="amplitude", title="input")[0])
+    for i, crystal in enumerate(one["crystal"].values):
+        each = one.isel(crystal=i)
+        found.append(figures.frames(each["amplitude"].values[None], 1.0, label="|ψ|", title=str(crystal))[0])
         for name, title in (("phase", "true phase"), ("made", "network")):
             found.append(_phase(each[name].values * (2 * math.pi / 256), 1.0, title))
     return found

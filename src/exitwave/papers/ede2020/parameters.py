@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from exitwave.errors import InputError
 from exitwave.networks.oneshot import Order
 from exitwave.networks.oneshot_tasks import Schedule
 from exitwave.papers.parameters import PaperParameters, Scale
@@ -58,6 +60,7 @@ class Parameters(PaperParameters):
     crystals: int = Field(8639, ge=4, description="crystals of all materials; the paper's training set")
     waves: int = Field(24530, ge=4, description="waves to learn from")
     unseen: int = Field(1544, ge=2, description="waves of each unseen set")
+    cifs: str = Field("", description="folder of CIFs in place of the tables of crystals")
     longest_axis: float = Field(18.0, gt=2, description="of a crystal's cell, Å; the paper has no limit")
     least_depth: float = Field(50.0, gt=0, description="least thickness, Å")
     greatest_depth: float = Field(1000.0, gt=0, description="greatest thickness, Å")
@@ -83,7 +86,7 @@ class Parameters(PaperParameters):
         900.0, gt=0, description="of losses at first; the paper's 30 makes their spread imaginary"
     )
     pixels: int = Field(
-        224, ge=16, description="along each side of crops; 144 and one downsampling less for the paper's GAN"
+        224, ge=16, description="along each side of crops; the GAN learns from smaller ones, 144 in the paper"
     )
     judge_width: int = Field(50, ge=2, description="channels of the discriminator's first layer")
     width: int = Field(32, ge=2, description="channels at full size")
@@ -94,6 +97,27 @@ class Parameters(PaperParameters):
     clipping: bool = Field(True, description="adaptive learning rate clipping")
     balance: float = Field(20.0, gt=0, description="m of Eq. 24; 15 for n = 1 in the code")
     examples: int = Field(19992, ge=4, description="crops that each unseen set is judged by")
+
+    @property
+    def crop(self) -> int:
+        """Pixels along each side of the crops to learn from; the GAN's are 9/14 of it, multiples of 8."""
+        return self.pixels if self.method == "mse" else 8 * round(self.pixels * 144 / 224 / 8)
+
+    def files(self) -> dict[str, Path]:
+        """Return the CIFs of the folder, if one is named.
+
+        Raises
+        ------
+        InputError
+            If it is no folder, or holds none.
+        """
+        found = super().files()
+        if self.cifs:
+            paths = sorted(Path(self.cifs).glob("*.cif"))
+            if not paths:
+                raise InputError(f"cifs={self.cifs!r}: no folder with .cif files: name one")
+            found |= {path.name: path for path in paths}
+        return found
 
     @property
     def ranges(self) -> Ranges:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import numpy as np
@@ -16,14 +17,14 @@ from exitwave.networks.oneshot_tasks import Direct
 from exitwave.networks.training import Training
 from exitwave.networks.weights import save_weights
 from exitwave.papers.ede2020 import judge
-from exitwave.papers.ede2020.data import load
+from exitwave.papers.ede2020.data import SHOWN, library, load, partition
 from exitwave.papers.ede2020.parameters import Parameters
 from exitwave.papers.ede2020.training import Crops, build, predict, train, unseen_crops
 from exitwave.papers.quantities import quantity
 
 _PLAIN = Training()
-# Crops of a set that are judged during training, and those that are kept as images.
-_FEW, _SHOWN = 48, 2
+# Crops of a set that are judged during training.
+_FEW = 48
 SETS = ("transforms", "parameters", "materials")
 
 
@@ -40,8 +41,9 @@ def prediction(parameters: Parameters, device: str = "cpu", *, how: Training = _
         ``gap``, the error of unseen parameters less that of unseen transforms. ``capped``, share of the
         losses that were clipped; ``parameters``; ``fraction`` of the planned steps. Of each crop (``set``,
         ``example``): ``error_of``. ``course`` (``set``, ``epoch``): errors during training; ``learned``
-        (``step``): the training error of each epoch. ``amplitude``, ``phase``, ``made`` (``set``,
-        ``shown``, ``y``, ``x``): crops between the best and the worst, in 8 bits, of the first seed.
+        (``step``): the training error of each epoch. Of the unseen crystals of Fig. 7 that the tables have
+        (``crystal``): ``figure_error``; ``silicon_error`` and that of the others, ``others_error``;
+        ``amplitude``, ``phase``, ``made`` (``crystal``, ``y``, ``x``), a crop in 8 bits, of the first seed.
     """
     samples = load(parameters, device)
     unseen = unseen_crops(parameters, samples)
@@ -81,9 +83,7 @@ def prediction(parameters: Parameters, device: str = "cpu", *, how: Training = _
     result["course"] = quantity(course, "1", "error during training", ("set", "epoch"))
     result["epoch"] = quantity([float(each) for each in curves.validated], "1", "epoch", ("epoch",))
     result["learned"] = quantity(curves.losses.get("error", []), "1", "training error", ("step",))
-    kept = _kept(unseen, made, errors)
-    blank = kept.map(xr.zeros_like)
-    shown = kept if parameters.seed == 0 else blank
+    shown = _of_figure(parameters, unseen["materials"], made["materials"], errors["materials"])
     return result.merge(shown).assign_coords(set=quantity(list(SETS), "1", "what is unseen", ("set",)))
 
 
@@ -139,29 +139,42 @@ def _capped(task: object) -> float:
     return float(task.clipping.capped / task.clipping.seen)
 
 
-def _kept(unseen: dict[str, Crops], made: dict[str, Tensor], errors: dict[str, Tensor]) -> xr.Dataset:
-    """Return crops from the best to the worst of each set, in 8 bits: phases in 256ths of a turn."""
-    parts: dict[str, list[np.ndarray]] = {"amplitude": [], "phase": [], "made": []}
-    for name in SETS:
-        crops = unseen[name]
-        order = torch.argsort(errors[name])
-        places = (len(order) * (2 * torch.arange(_SHOWN) + 1)) // (2 * _SHOWN)
-        chosen = order[places]
-        amplitude = crops.amplitude[chosen]
-        top = amplitude.amax((-2, -1), keepdim=True)
-        parts["amplitude"].append((255 * amplitude / top).round().to(torch.uint8).numpy())
-        components = made[name][chosen]
-        for key, phase in (
-            ("phase", crops.phase[chosen]),
-            ("made", torch.atan2(components[:, 1], components[:, 0])),
-        ):
-            turns = (phase / (2 * np.pi) * 256).round().long() % 256
-            parts[key].append(turns.to(torch.uint8).numpy())
-    dims = ("set", "shown", "y", "x")
-    names = {
+def _of_figure(parameters: Parameters, crops: Crops, made: Tensor, errors: Tensor) -> xr.Dataset:
+    """Return errors and one crop of each crystal of Fig. 7, in 8 bits: phases in 256ths of a turn."""
+    _, crystals = partition(library(parameters))
+    size = (len(SHOWN), *crops.phase.shape[1:])
+    images = {name: np.zeros(size, np.uint8) for name in ("amplitude", "phase", "made")}
+    of_crystal = np.full(len(SHOWN), np.nan)
+    for i, family in enumerate(SHOWN):
+        first = next((k for k, crystal in enumerate(crystals) if crystal.prototype == family), -1)
+        mine = torch.nonzero(crops.wave % len(crystals) == first)[:, 0]
+        if len(mine):
+            of_crystal[i] = float(errors[mine].mean())
+            one = int(mine[0])
+            amplitude = crops.amplitude[one]
+            images["amplitude"][i] = (255 * amplitude / amplitude.max()).round().numpy()
+            images["phase"][i] = _turns(crops.phase[one])
+            images["made"][i] = _turns(torch.atan2(made[one, 1], made[one, 0]))
+    names = [formula or family for family, formula in SHOWN.items()]
+    silicon = names.index("Si")
+    found = {
+        "figure_error": quantity(of_crystal, "1", "error of phase components", ("crystal",)),
+        "silicon_error": quantity(of_crystal[silicon], "1", "error of unseen Si"),
+        "others_error": quantity(np.delete(of_crystal, silicon).mean(), "1", "error of the others of Fig. 7"),
+    }
+    text = {
         "amplitude": "amplitude, 255 at the largest",
         "phase": "true phase",
         "made": "phase of the network",
     }
-    units = {"amplitude": "1", "phase": "1", "made": "1"}
-    return xr.Dataset({key: quantity(np.stack(parts[key]), units[key], names[key], dims) for key in parts})
+    # Of the first seed only.
+    kept = 1 if parameters.seed == 0 else 0
+    for name, values in images.items():
+        found[name] = quantity(kept * values, "1", text[name], ("crystal", "y", "x"))
+    return xr.Dataset(found, {"crystal": quantity(names, "1", "crystal of Fig. 7", ("crystal",))})
+
+
+def _turns(phase: Tensor) -> np.ndarray:
+    """Return phases in 256ths of a turn."""
+    turns = (phase / (2 * math.pi) * 256).round().long() % 256
+    return turns.to(torch.uint8).numpy()

@@ -99,7 +99,7 @@ def task_of(
     """Return how a network learns: directly, or against a judge."""
 
     def augment(batch: training.Batch, generator: torch.Generator) -> training.Batch:
-        return pairs(crops_of(batch["wave"], parameters.pixels, generator))
+        return pairs(crops_of(batch["wave"], parameters.crop, generator))
 
     if parameters.method == "gan":
         first = torch.Generator().manual_seed(parameters.seed + 1_000_000)
