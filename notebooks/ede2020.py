@@ -62,6 +62,7 @@ method: Optional[str] = None  # mse or gan
 order: Optional[str] = None  # norm first or activation first
 schedule: Optional[str] = None  # steps or constant
 decay: Optional[float] = None  # of weights
+first_moment: Optional[float] = None  # of losses at first, for clipping
 second_moment: Optional[float] = None  # of losses at first
 pixels: Optional[int] = None  # along each side of crops
 judge_width: Optional[int] = None  # channels of the discriminator's first layer
@@ -399,7 +400,7 @@ if timed is not None:
 # - **Learning rate.** The paper halves it every seventh of the training. The code takes the larger of the number of halvings and seven where the smaller was surely meant: its rate is 1.6e-5 from the first step to the last.
 # - **Order of layers.** Norm, then ramp, in the paper; ramp, then norm, in the code.
 # - **Clipping.** The paper's first second moment of losses, 30, is below the square of the first moment, 25: the spread is imaginary. The code has 30². Ten times a mean square of components of modulus 1 is at most 20, below
-#   the threshold of 75 that the code begins with: until the moments have come down, nothing is clipped.
+#   the threshold of 75 that the code begins with: until the moments have come down, over thousands of steps, nothing is clipped.
 # - **Weight decay.** In the code, not in the paper.
 # - **Batch statistics.** Some scripts of the authors evaluate with the statistics of the batch: what a network makes of an image then depends on the other images.
 # - **Intensities.** The script for focal series imposes intensities as if they were moduli.

@@ -72,6 +72,10 @@ class Beams:
     amplitudes: Tensor
     frequencies: Tensor
 
+    def to(self, device: str | torch.device) -> Beams:
+        """Return the wave on a device."""
+        return Beams(self.amplitudes.to(device), self.frequencies.to(device))
+
     def image(
         self, pixels: int | tuple[int, int], sampling: float | tuple[float, float], *,
         rotation: float = 0.0, origin: tuple[float, float] = (0.0, 0.0),

@@ -174,8 +174,9 @@ def waves_of(
         for i, (beams, how) in enumerate(
             zip(beams_of(parameters, crystals, some, device), some, strict=True)
         ):
-            wave = beams.image(parameters.field, how.sampling, rotation=how.rotation, origin=how.origin)
-            found[first + i] = wave / wave.abs().mean()
+            there = beams.to(device)
+            wave = there.image(parameters.field, how.sampling, rotation=how.rotation, origin=how.origin)
+            found[first + i] = (wave / wave.abs().mean()).cpu()
     return found
 
 
@@ -222,6 +223,6 @@ def load(parameters: Parameters, device: str = "cpu") -> Samples:
 
 
 _OF_NETWORKS = (
-    "seed", "method", "order", "schedule", "decay", "second_moment", "pixels", "judge_width", "width",
+    "seed", "method", "order", "schedule", "decay", "first_moment", "second_moment", "pixels", "judge_width", "width",
     "downsamplings", "blocks", "steps", "batch", "clipping", "balance", "examples",
 )  # fmt: skip

@@ -82,6 +82,7 @@ class Parameters(PaperParameters):
         "steps", description="of the learning rate: halved in steps, or, by a slip of the code, constant"
     )
     decay: float = Field(0.0, ge=0, description="of weights; the code has 5e-5, the paper nothing")
+    first_moment: float = Field(25.0, gt=0, description="of losses at first, for clipping")
     second_moment: float = Field(
         900.0, gt=0, description="of losses at first; the paper's 30 makes their spread imaginary"
     )

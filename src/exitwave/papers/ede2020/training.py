@@ -107,7 +107,8 @@ def task_of(
             network, WaveJudge(width=parameters.judge_width, generator=first),
             balance=parameters.balance, augment=augment, judge=measure,
         )  # fmt: skip
-    clipping = Clipping(second=parameters.second_moment) if parameters.clipping else None
+    moments = parameters.first_moment, parameters.second_moment
+    clipping = Clipping(*moments) if parameters.clipping else None
     return Direct(
         network, schedule=parameters.schedule, decay=parameters.decay, clipping=clipping, augment=augment,
         judge=measure,
