@@ -223,6 +223,6 @@ def load(parameters: Parameters, device: str = "cpu") -> Samples:
 
 
 _OF_NETWORKS = (
-    "seed", "method", "order", "schedule", "decay", "first_moment", "second_moment", "pixels", "judge_width", "width",
-    "downsamplings", "blocks", "steps", "batch", "clipping", "balance", "examples",
+    "seed", "method", "order", "schedule", "decay", "first_moment", "second_moment", "pixels", "judge_width",
+    "width", "downsamplings", "blocks", "steps", "batch", "clipping", "balance", "examples",
 )  # fmt: skip

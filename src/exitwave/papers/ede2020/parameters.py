@@ -75,6 +75,7 @@ class Parameters(PaperParameters):
     grid: int = Field(512, ge=64, description="pixels over width and vacuum: they make the pixel size")
     slice_thickness: float = Field(1.0, gt=0, description="of a slice, Å; from the code")
     field: int = Field(320, ge=16, description="pixels along each side that are kept of a wave")
+    iterations: int = Field(20, ge=1, description="of the focal-series reconstruction; from the code")
     # Networks (Sec. 3 and the authors' code).
     method: Literal["mse", "gan"] = Field("mse", description="direct prediction, or adversarial")
     order: Order = Field("norm first", description="of layers; the code has the ramp before the norm")
