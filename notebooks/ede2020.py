@@ -135,7 +135,11 @@ if parameters.scale == "workshop":
 # %%
 single = data_sets.one_material()
 salt = next(c for c in library if c.formula == "NaCl")
-row(drawn.structure(single, (0, 0, 1), 1), drawn.structure(salt, (0, 1, 1)))
+row(
+    drawn.structure(single, (0, 0, 1), 1, "In₁.₇K₂Se₈Sn₂.₂₈"),
+    drawn.structure(salt, (0, 1, 1)),
+    linked=False,
+)
 
 # %% [markdown]
 # **Takeaway.** Left, what stands for the paper's single material In₁.₇K₂Se₈Sn₂.₂₈ (its Fig. 2). The CIF of that crystal was not at hand: the composition is put, with its partial
@@ -166,7 +170,7 @@ for wave, recipe in list(zip(made, recipes, strict=True))[:3]:
     name = seen_crystals[recipe.crystal].formula
     title = f"{name} {list(recipe.zone)}, {recipe.exposure.energy / 1e3:.0f} kV, {recipe.exposure.depth / 10:.0f} nm"
     panels += drawn.wave(wave.numpy(), recipe.sampling, title)
-row(*panels)
+row(*panels, linked=False)
 
 # %% [markdown]
 # **Takeaway.** Moduli and phases of three waves of the training set. Amplitudes show atoms; phases turn many times where crystals are thick and heavy, and their zero is arbitrary.

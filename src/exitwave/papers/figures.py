@@ -196,7 +196,7 @@ def slider(name: str, values: Sequence[float | str], *figures: Sequence[Any]) ->
     return pn.Column(pn.FlexBox(*panes), widget)
 
 
-def row(*figures: Any, width: int = LINE_WIDTH) -> Any:
+def row(*figures: Any, width: int = LINE_WIDTH, linked: bool = True) -> Any:
     """Put figures side by side, as many as the page has room for, the others below.
 
     Parameters
@@ -204,6 +204,8 @@ def row(*figures: Any, width: int = LINE_WIDTH) -> Any:
     *figures : HoloViews elements
     width : int
         Least width of each, screen pixels.
+    linked : bool
+        Axes of one name move together and have one range.
 
     Returns
     -------
@@ -212,7 +214,7 @@ def row(*figures: Any, width: int = LINE_WIDTH) -> Any:
     """
     pn = _panel()
     grow = {"flex": f"1 1 {width}px"}
-    return pn.FlexBox(*(pn.pane.HoloViews(figure, styles=grow) for figure in figures))
+    return pn.FlexBox(*(pn.pane.HoloViews(each, styles=grow, linked_axes=linked) for each in figures))
 
 
 def triptych(*panels: tuple[str, Array, str, tuple[float, float]]) -> bytes:

@@ -30,7 +30,7 @@ _TITLES = {
 _SHOWN, _DEPTH, _PIXELS, _SAMPLING = ("PbTiO3", "PbTiO3"), 80.0, 128, 0.15
 
 
-def structure(crystal: Crystal, zone: tuple[int, int, int], cells: int = 2) -> Any:
+def structure(crystal: Crystal, zone: tuple[int, int, int], cells: int = 2, title: str = "") -> Any:
     """Draw the atoms of a crystal along a zone axis, over so many cells, with one cell outlined (Fig. 2)."""
     import holoviews as hv
     from ase.data import chemical_symbols
@@ -45,13 +45,18 @@ def structure(crystal: Crystal, zone: tuple[int, int, int], cells: int = 2) -> A
         drawn.append(points.opts(color=colour, size=4 + 0.12 * number, line_color="black", line_width=0.3))
     corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]) @ slab.cell
     drawn.append(hv.Path([corners]).opts(color="black", line_width=1.5))
+    # A square with all cells in it, so that both axes have one scale.
+    ends = cells * corners
+    middle, half = (ends.max(0) + ends.min(0)) / 2, 0.55 * float(np.ptp(ends, axis=0).max())
+    (x, y), zone_text = middle, "".join(f"{each}" for each in zone)
     return hv.Overlay(drawn).opts(
         hv.opts.Points(
             frame_width=figures.FRAME_WIDTH, frame_height=figures.FRAME_WIDTH, invert_yaxis=True,
             xlabel="x (Å)", ylabel="y (Å)", toolbar=None,
         ),
         hv.opts.Overlay(
-            title=f"{slab.name} along {list(zone)}", legend_position="bottom", legend_cols=4
+            title=f"{title or slab.name} along [{zone_text}]", legend_position="bottom", legend_cols=4,
+            xlim=(x - half, x + half), ylim=(y - half, y + half),
         ),
     )  # fmt: skip
 
@@ -120,9 +125,13 @@ def equations(run: xr.Dataset) -> list[Any]:
     one = hv.Curve((depth, alike), "thickness (Å)", "correlation with potential")
     two = hv.Curve((pixel, run["pixel_error"].mean("seed").values), "camera pixel (Å)", "error of Eq. 26")
     return [
-        one.opts(logx=True, color=_COLOURS[0], title="Eq. 1, as a weak phase object"),
-        two.opts(logx=True, color=_COLOURS[1], title="Eq. 26"),
+        one.opts(logx=True, xticks=_plain(depth), color=_COLOURS[0], title="Eq. 1, as a weak phase object"),
+        two.opts(logx=True, xticks=_plain(pixel), color=_COLOURS[1], title="Eq. 26"),
     ]
+
+
+def _plain(values: Any) -> list[tuple[float, str]]:
+    return [(float(each), f"{each:g}") for each in values]
 
 
 def residual(run: xr.Dataset) -> Any:
