@@ -497,7 +497,7 @@ assert 0.6 < two / one < 0.66, (one, two)
 assert 0.85 < three / two < 0.9, (two, three)
 four = float(numbers[4]["relative_mean"].mean())
 assert 0.84 < four / three < 0.9, (three, four)
-assert float(np.ptp(numbers[3]["relative_mean"])) > max(two - three, three - four)
+assert float(np.ptp(numbers[3]["relative_mean"].values)) > max(two - three, three - four)
 
 # %%
 others = {
@@ -525,10 +525,10 @@ for kind, low, high in (("relative_mean", 1.8, 2.2), ("rmse_mean", 1.3, 1.5)):
     assert low < of[3] / of[2] < high, of
 
 # %% [markdown]
-# ### How long, how much, how fine, how sharp?
+# ### How long, how much, how fine?
 #
 # What a network owes to a setting is seen by changing that alone: a quarter of the epochs; a quarter and half of the flakes to learn from;
-# pixels of 0.215 to 0.235 Å; waves to learn that are not smeared.
+# pixels of 0.215 to 0.235 Å.
 
 # %%
 short, coarse = stored("supported-short"), stored("coarse")
@@ -559,32 +559,9 @@ assert abs(float(short["lost"].mean()) - carried["lost"]) < 0.05, (short["lost"]
 assert abs(float(coarse["relative_mean"].mean()) / many["relative_mean"] - 1) < 0.05
 
 # %% [markdown]
-# **Takeaway.** Four times the flakes, seen as often each, take more than a third of the error away, and neither here nor in the courses above does an unseen flake fare worse than seen ones: these networks want data (Fig. S3). With a quarter of the epochs half as
+# **Takeaway.** Four times the flakes, seen as often each, take more than a third of the error away, while in the courses above unseen flakes fare no worse than seen ones: these networks want data (Fig. S3). With a quarter of the epochs half as
 # much again is wrong on graphene (Sec. 3). In the median sample half of the columns, carbon among them, show no peak either way: the longer training here
-# has a tenth of the series of the paper's short one. Pixels twice as coarse cost nothing, as the paper says: what the images show ends before that.
-
-# %%
-sharp = stored("sharp")
-ways = {
-    "sharp": "network of sharp waves, by the sharp truth",
-    "after": "the same, smeared after, by the smeared truth",
-    "smeared": "network of smeared waves, by the smeared truth",
-}
-Markdown(
-    "| MoS₂ on graphene | error of peak values | Eq. A.1 | S from S₂ | Mo from S₂ |\n|---|---|---|---|---|\n"
-    + "\n".join(
-        f"| {title} | "
-        + " | ".join(
-            f"{float(sharp[f'{name}_{kind}'].mean()):.3f}"
-            for kind in ("peak", "relative", "sulphur_apart", "molybdenum_apart")
-        )
-        + " |"
-        for name, title in ways.items()
-    )
-)
-
-# %% [markdown]
-# SHARPTEXT
+# has a tenth of the series of the paper's short one. Pixels twice as coarse cost nothing, as the paper says.
 
 # %%
 apart = stored("filtered")
@@ -712,10 +689,10 @@ row(
 )
 
 # %% [markdown]
-# **Takeaway.** MoS₂ on graphene, 18 series each; points are means of six. Of a single image the method by likelihood makes a wave of which a twentieth is wrong, less than half of what
+# **Takeaway.** MoS₂ on graphene; points are means of six series, or of three at the lowest and the highest dose. Of a single image the method by likelihood makes a wave of which a twentieth is wrong, less than half of what
 # the network has wrong with three images; three images bring that to a sixtieth and eleven to a hundredth. The gauge is what does it: with astigmatism and coma held at zero,
-# where they were not told, ten times as much is wrong. Gerchberg and Saxton's method does not get below a third even where all aberrations are told; at
-# 1000 electrons per Å² it has more noise in the wave than there is signal.
+# where they were not told, ten times as much is wrong. Gerchberg and Saxton's method, at its best, does not get below a third even where all aberrations are told; at
+# 1000 electrons per Å² it leaves more than half wrong, where the likelihood has less than a tenth.
 
 # %% tags=["hide-cell"]
 wrong = {
@@ -728,7 +705,8 @@ assert 1 / 70 < wrong[3]["gradient"] < 1 / 55, wrong
 assert 1 / 120 < wrong[11]["gradient"] < 1 / 90, wrong
 assert wrong[3]["ungauged"] > 10 * wrong[3]["gradient"], wrong
 assert min(each["told_all"] for each in wrong.values()) > 1 / 3, wrong
-assert float(by_dose[1e3]["told_all_relative"].min()) > 1
+assert float(by_dose[1e3]["told_all_relative"].mean()) > 1 / 2
+assert float(by_dose[1e3]["gradient_relative"].mean()) < 1 / 10
 
 # %%
 by_data = {
@@ -751,9 +729,16 @@ Markdown(
 )
 
 # %% [markdown]
-# **Takeaway.** Series of a dose of 10⁴ electrons per Å² and image, 18 of each data set. The method by likelihood is about as good for all of them: it knows no material. The networks, whose
-# numbers are for any dose of Table 1, are not.
-#
+# **Takeaway.** Series of a dose of 10⁴ electrons per Å² and image, 18 of MoS₂ on graphene and nine of the others. The method by likelihood is as good for MoS₂ on graphene as for MoS₂ alone, and has
+# twice as much wrong for many materials, of which it knows none. The networks' numbers, for any dose of Table 1, rise by a factor of four.
+
+# %% tags=["hide-cell"]
+by_likelihood = [float(run["gradient_relative"].mean()) for run in by_data.values()]
+assert abs(by_likelihood[1] / by_likelihood[0] - 1) < 0.15, by_likelihood
+assert 1.7 < by_likelihood[2] / by_likelihood[1] < 2.3, by_likelihood
+assert 3.5 < many["relative_mean"] / free["relative_mean"] < 4.5, (many, free)
+
+# %% [markdown]
 # ### Outside Table 1
 #
 # What if the microscope has more than any method was told or trained for? Three images of the same flakes, with 500 Å of three-fold astigmatism, three times
@@ -770,28 +755,24 @@ strange = {
     "drift": stored("outside-drift"),
     "moving atoms": stored("outside-phonons"),
 }
-Markdown(
-    "| Eq. A.1 | "
-    + " | ".join(OUTSIDE.values())
-    + " |\n|---|"
-    + "---|" * len(OUTSIDE)
-    + "\n"
-    + "\n".join(
-        f"| {title} | "
-        + " | ".join(f"{float(run[f'{name}_relative'].mean()):.3f}" for name in OUTSIDE)
-        + " |"
-        for title, run in strange.items()
-    )
-)
+
+
+def errors_table(cases):
+    """Return a table of what each method has wrong in each case."""
+    lines = ["| Eq. A.1 | " + " | ".join(OUTSIDE.values()) + " |", "|---|" + "---|" * len(OUTSIDE)]
+    for title, case in cases.items():
+        values = (f"{float(case[f'{name}_relative'].mean()):.3f}" for name in OUTSIDE)
+        lines.append(f"| {title} | " + " | ".join(values) + " |")
+    return Markdown("\n".join(lines))
+
+
+errors_table(strange)
 
 # %% [markdown]
-# **Takeaway.** The likelihood fails where its lens lacks what the microscope has: three-fold astigmatism and drift cost it eight times and more. Once they are free
-# they cost nothing, so that it pays to free what one is not sure of. Coma of three times the table's largest it does not find from zero: the fit ends in another minimum, of which its
-# lens tells nothing. The network hardly notices three-fold astigmatism; coma beyond what it has seen, or drift, doubles its error. That
-# atoms move, which all methods take for a blur of the potential, costs the likelihood a third more and the others nothing.
-#
-# **Which to take?** Whoever knows defocus and Cs, and has a thin flake, takes the likelihood, with one image or more. Whoever knows nothing of the
-# microscope takes a network trained for it, and a second one that says where the first fails.
+# **Takeaway.** Means over nine series. The likelihood fails where its lens lacks what the microscope has: three-fold astigmatism and drift cost it ten times and more. Once they are free
+# they cost at most some half as much again, so that it pays to free what one is not sure of. Coma of three times the table's largest it does not find from zero: the fit ends in another minimum, of which its
+# lens tells nothing. The network hardly notices three-fold astigmatism; coma beyond what it has seen, or drift, takes its error up by three quarters. That
+# atoms move, which all methods take for a blur of the potential, costs the likelihood three quarters more and the others nothing.
 
 # %% tags=["hide-cell"]
 lost = {
@@ -799,16 +780,90 @@ lost = {
 }
 usual = lost["nothing"]
 for title in ("three-fold astigmatism", "drift"):
-    assert lost[title]["gradient"] > 8 * usual["gradient"], lost
-    assert lost[title]["freer"] < 1.3 * usual["freer"], lost
+    assert lost[title]["gradient"] > 10 * usual["gradient"], lost
+    assert lost[title]["freer"] < 1.55 * usual["freer"], lost
 assert lost["three-fold astigmatism"]["network"] < 1.1 * usual["network"], lost
-assert 1.2 < lost["moving atoms"]["gradient"] / usual["gradient"] < 1.5, lost
+assert 1.6 < lost["moving atoms"]["gradient"] / usual["gradient"] < 1.9, lost
 assert max(lost["moving atoms"][name] / usual[name] for name in ("network", "gerchberg_saxton")) < 1.1, lost
 assert lost["coma"]["freer"] > 10 * usual["freer"], lost
 for title in ("coma", "drift"):
-    assert 1.6 < lost[title]["network"] / usual["network"] < 2.2, lost
+    assert 1.65 < lost[title]["network"] / usual["network"] < 1.85, lost
 
+# %% [markdown]
+# And what if the user is wrong about the microscope, or the specimen is not what the likelihood takes it for? Simulation and likelihood share their atoms
+# and their lens here, which flatters it. So once all defoci are told 5% too large, once the focal spread half as much again as it is, once a detector
+# without MTF, and once the atoms move twice as much as the likelihood takes them to:
+
+# %%
+misled = {
+    "all as told": stored("outside-nothing"),
+    "defoci 5% too large": stored("outside-defocus"),
+    "focal spread half as much again": stored("outside-spread"),
+    "MTF not told": stored("outside-detector"),
+    "atoms that move twice as much": stored("outside-motion"),
+}
+errors_table(misled)
+
+# %% tags=["hide-cell"]
+cost_of = {
+    title: float(case["gradient_relative"].mean()) / usual["gradient"] for title, case in misled.items()
+}
+assert 3 < cost_of["defoci 5% too large"] < 4, cost_of
+assert 6 < cost_of["MTF not told"] < 7, cost_of
+for title in ("focal spread half as much again", "atoms that move twice as much"):
+    assert 1.2 < cost_of[title] < 2, cost_of
+for case in misled.values():
+    means = {name: float(case[f"{name}_relative"].mean()) for name in OUTSIDE}
+    assert means["gradient"] < means["network"] < means["gerchberg_saxton"], means
+
+# %% [markdown]
+# **Takeaway.** Wrong defoci cost the likelihood a factor of three to four and an MTF that is not told more than six, the other two less than two. In each case it has still less
+# wrong than the network, which is told nothing, and the network less than Gerchberg and Saxton's method, which is told the same.
 #
+# **Which to take?** Whoever knows defocus and Cs, and has a thin flake, takes the likelihood, with one image or more. Whoever knows nothing of the
+# microscope takes a network trained for it, and a second one that says where the first fails.
+
+# %% [markdown]
+# ### What it costs
+
+# %%
+from exitwave.networks.released import load_released
+from exitwave.papers.larsen2022.training import predict
+
+costs = {title: stored(f"cost-{name}") for title, name in names.items()}
+TABLE_A2 = {"MoS₂": (66, 69, 25), "MoS₂ on graphene": (73, 72, 24), "many materials": (337, 343, 88)}
+compact = load_released("larsen2022", "supported", 0)
+empty = torch.zeros(1, 3, 512, 512)
+predict(compact, empty)
+begin = time.perf_counter()
+predict(compact, empty)
+took = time.perf_counter() - begin
+Markdown(
+    "| core hours | exit waves | paper | series | paper | training, one core | paper, one GPU |\n|---|---|---|---|---|---|---|\n"
+    + "\n".join(
+        f"| {title} | "
+        + " | ".join(
+            f"{float(run[f'{kind}_hours'].mean()):.2g} | {paper}"
+            for kind, paper in zip(("wave", "series", "training"), TABLE_A2[title], strict=True)
+        )
+        + " |"
+        for title, run in costs.items()
+        if run is not None
+    )
+    + f"\n\nThe wave of three images of 512 x 512 pixels, by a released network, here and now: {took:.2f} s."
+)
+
+# %% tags=["hide-cell"]
+for title, run in costs.items():
+    hours = [float(run[f"{kind}_hours"].mean()) for kind in ("wave", "series", "training")]
+    assert hours[0] < TABLE_A2[title][0] / 100, (title, hours)
+    assert hours[1] < TABLE_A2[title][1] / 100, (title, hours)
+    assert 3 < hours[2] / TABLE_A2[title][2] < 5, (title, hours)
+
+# %% [markdown]
+# **Takeaway.** Table A.2, extrapolated from a few waves, series and steps of 224 pixels (the paper does not say how many it has). Exit waves and series cost less than a hundredth of the core
+# hours that the paper's took, so that series are made anew in every epoch. The paper's network would train on one core three to five times as long as it did on a GPU.
+
 # %% [markdown]
 # ## What the paper and its code disagree about
 #
@@ -833,7 +888,7 @@ for title in ("coma", "drift"):
 # much of it the wave does not explain:
 #
 # ```
-# exitwave retrieve focal-series a.dm3 b.dm3 c.dm3 --defocus=-9nm,-4nm,1nm --energy 50keV --pixel 0.0108nm \\
+# exitwave retrieve focal-series a.dm3 b.dm3 c.dm3 --defocus=-9nm,-4nm,1nm --energy 50keV --pixel 0.0108nm \
 #     --spherical-aberration=-14um --focal-spread 1nm --mtf '0 0.15 1.2' -o wave.nc
 # ```
 #

@@ -33,8 +33,8 @@ def filtered(parameters: Parameters, device: str = "cpu") -> xr.Dataset:
     xarray.Dataset
         ``<kind>_apart_<wave>``: distance of Mo (``molybdenum``) and of single S columns (``sulphur``) to S2
         columns over the sum of their spreads, all unseen flakes, in the waves ``truth``, ``truth_filtered``,
-        ``network`` and ``network_filtered``. ``removed_truth``, ``removed_network``: what the filter takes from
-        either over the signal of the truth. ``samples``.
+        ``network`` and ``network_filtered``. ``removed_truth``, ``removed_network``: what the filter takes
+        from either over the signal of the truth. ``samples``.
     """
     samples = few_seen(parameters, device)
     found = tried(network_of(parameters, device), unseen_series(parameters, samples))
