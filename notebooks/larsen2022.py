@@ -561,7 +561,8 @@ assert abs(float(coarse["relative_mean"].mean()) / many["relative_mean"] - 1) < 
 # %% [markdown]
 # **Takeaway.** Four times the flakes, seen as often each, take more than a third of the error away, while in the courses above unseen flakes fare no worse than seen ones: these networks want data (Fig. S3). With a quarter of the epochs half as
 # much again is wrong on graphene (Sec. 3). In the median sample half of the columns, carbon among them, show no peak either way: the longer training here
-# has a tenth of the series of the paper's short one. Pixels twice as coarse cost nothing, as the paper says.
+# has a tenth of the series of the paper's short one. Pixels twice as coarse cost nothing that three networks could tell, as the paper says;
+# that it is less than an image is worth, as the ledger asks, three cannot tell either.
 
 # %%
 apart = stored("filtered")
@@ -843,7 +844,7 @@ Markdown(
     + "\n".join(
         f"| {title} | "
         + " | ".join(
-            f"{float(run[f'{kind}_hours'].mean()):.2g} | {paper}"
+            f"{float(run[f'{kind}_hours'].mean()):.3g} | {paper}"
             for kind, paper in zip(("wave", "series", "training"), TABLE_A2[title], strict=True)
         )
         + " |"

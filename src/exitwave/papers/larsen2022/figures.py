@@ -17,6 +17,8 @@ from exitwave.papers.larsen2022.parameters import Parameters
 from exitwave.simulate import exit_waves, focal_series
 from exitwave.specimens.flakes import Flake
 
+# Around points, so that none stands on an edge.
+_PADDING = 0.08
 _COLOURS = figures.COLOURS
 ERROR, RELATIVE = "RMSE of the wave", "Eq. A.1"
 _PART = {"real": "Re ψ - 1", "imag": "Im ψ"}
@@ -185,18 +187,23 @@ def against(runs: Mapping[float, xr.Dataset], axis: str, methods: Mapping[str, s
     """Draw errors against what was changed, means and each seed; `methods` names them by quantity."""
     import holoviews as hv
 
-    drawn = []
+    drawn: list[Any] = []
+    found: list[float] = []
     x = sorted(runs)
     for (name, label), colour in zip(methods.items(), _COLOURS, strict=False):
         values = [runs[each][name].values for each in x]
         mean = hv.Curve((x, [each.mean() for each in values]), axis, RELATIVE, label=label)
         every = [(place, value) for place, each in zip(x, values, strict=True) for value in each]
         drawn += [
-            mean.opts(color=colour),
-            hv.Scatter(every, axis, RELATIVE, label=label).opts(color=colour, size=5, alpha=0.6),
+            mean.opts(color=colour, padding=_PADDING),
+            hv.Scatter(every, axis, RELATIVE, label=label).opts(
+                color=colour, size=5, alpha=0.6, padding=_PADDING
+            ),
         ]
+        found += [value for _, value in every]
+    steps = (1, 2, 5) if max(found) < 10 * min(found) else (1, 3)
     ticks = [(each, f"{each:g}") for each in x]
-    decades = [(value, f"{value:g}") for value in (0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)]
+    decades = [(step * 10.0**power, f"{step * 10.0**power:g}") for power in range(-3, 2) for step in steps]
     return hv.Overlay(drawn).opts(
         logx=True, logy=True, xticks=ticks, yticks=decades, legend_position="bottom", legend_cols=1
     )
