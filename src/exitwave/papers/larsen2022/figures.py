@@ -160,7 +160,8 @@ def course(runs: Mapping[str, xr.Dataset]) -> Any:
             values = run[quantity].mean("seed").values
             curve = hv.Curve((epoch, values), "epoch", "mean square error", label=f"{name}, {kind}")
             drawn.append(curve.opts(color=colour, line_dash=dash))
-    return hv.Overlay(drawn).opts(logy=True, legend_position="bottom", legend_cols=2)
+    ticks = [(step * 1e-4, f"{step * 1e-4:g}") for step in (2, 5, 10, 20, 50)]
+    return hv.Overlay(drawn).opts(logy=True, yticks=ticks, legend_position="bottom", legend_cols=1)
 
 
 def side_by_side(run: xr.Dataset, methods: Mapping[str, str]) -> Any:
