@@ -97,7 +97,7 @@ from exitwave import metrics, records
 from exitwave.chapters import ledger
 from exitwave.chapters.reproduce import run_file
 from exitwave.chapters.run import save_run
-from exitwave.papers.figures import frames, row, setup
+from exitwave.papers.figures import frames, row, setup, shrunk
 from exitwave.papers.larsen2022 import data as data_sets
 from exitwave.papers.larsen2022 import figures as drawn
 from exitwave.simulate import exit_waves, imaging
@@ -442,6 +442,13 @@ drawn.histograms(runs)
 # any network.
 
 # %%
+drawn.medians({title: runs[title] for title in ("MoS₂", "MoS₂ on graphene")})
+
+# %% [markdown]
+# **Takeaway.** The median samples of MoS₂ and of MoS₂ on graphene (Figs. 1 and 2): two of the three images, then truth and network, imaginary part and real part. Vacancies and holes of
+# the flake come out; the graphene is faint.
+
+# %%
 drawn.examples(runs["many materials"])
 
 # %% [markdown]
@@ -600,6 +607,16 @@ assert 1 / 9 < part["removed_network"] / part["removed_truth"] < 1 / 7, part
 # %%
 pair = stored("agreement")
 drawn.disagreement(pair)
+
+# %%
+drawn.worst(pair)
+
+# %% [markdown]
+# **Takeaway.** On the slider, the three flakes on which the first two networks disagree most (Figs. 7 and 8). On each of them the two have more wrong than on half of the flakes.
+
+# %% tags=["hide-cell"]
+apart_of, wrong_of = (pair[f"{name}_of"].sel(seed=0).values for name in ("disagreement", "relative"))
+assert (wrong_of[np.argsort(apart_of)[-3:]] > np.median(wrong_of)).all()
 
 # %%
 truthless = stored("consistency")
@@ -943,7 +960,7 @@ with tempfile.TemporaryDirectory() as folder:
         done = run(full, cwd=folder, env=plain, capture_output=True, text=True, check=True)
         print(f"$ exitwave {command}\n{done.stdout}")
         own[name] = records.load(Path(folder) / f"{name}.nc")
-        display(Image((Path(folder) / f"{name}.png").read_bytes()))
+        display(Image(shrunk((Path(folder) / f"{name}.png").read_bytes(), 1000)))
 
 # %% [markdown]
 # **Takeaway.** What the likelihood makes of the images explains them as well as noise allows; the network's wave does not, and is named for each image. Both see flake and graphene, but only

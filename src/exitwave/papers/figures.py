@@ -217,6 +217,20 @@ def row(*figures: Any, width: int = LINE_WIDTH, linked: bool = True) -> Any:
     return pn.FlexBox(*(pn.pane.HoloViews(each, styles=grow, linked_axes=linked) for each in figures))
 
 
+def shrunk(picture: bytes, width: int = 1200) -> bytes:
+    """Return a PNG that is at most so wide, in 256 colours, which a page has room for."""
+    import io
+
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
+    if image.width > width:
+        image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
+    made = io.BytesIO()
+    image.quantize(256).save(made, "PNG", optimize=True)
+    return made.getvalue()
+
+
 def triptych(*panels: tuple[str, Array, str, tuple[float, float]]) -> bytes:
     """Draw three images abreast for the first page, as PNG.
 

@@ -19,6 +19,8 @@ from exitwave.specimens.flakes import Flake
 
 # Around points, so that none stands on an edge.
 _PADDING = 0.08
+# Flakes of most disagreement that are shown.
+_WORST = 3
 _COLOURS = figures.COLOURS
 ERROR, RELATIVE = "RMSE of the wave", "Eq. A.1"
 _PART = {"real": "Re ψ - 1", "imag": "Im ψ"}
@@ -78,27 +80,63 @@ def slices(run: xr.Dataset) -> Any:
 
 def examples(run: xr.Dataset) -> Any:
     """Show series and waves at five percentiles on a slider (Figs. S5 to S12)."""
-    one = run.sel(seed=0) if "seed" in run.dims else run
-    step = one["truth"].attrs["scale_factor_of_steps"]
+    one = run.sel(seed=0)
+    names = [f"{p}%" for p in one["percentile"].values]
+    return _shown("as bad or worse", {name: (one, i) for i, name in enumerate(names)})
+
+
+def medians(runs: Mapping[str, xr.Dataset]) -> Any:
+    """Show series and waves of the median samples of several data sets on a slider (Figs. 1 to 3)."""
+    cases = {}
+    for name, run in runs.items():
+        one = run.sel(seed=0)
+        cases[name] = (one, one["percentile"].values.tolist().index(50))
+    return _shown("data set", cases)
+
+
+def _shown(axis: str, cases: Mapping[str, tuple[xr.Dataset, int]]) -> Any:
+    """Show two images of a series, and truth and network, for some samples of stored runs of one seed."""
     panels: list[list[Any]] = [[], [], [], [], [], []]
-    limits = {part: step * float(abs(one["truth"].sel(part=part)).max()) for part in _PART}
-    for i in range(one.sizes["percentile"]):
-        pixel = float(one["pixel"][i])
-        material = str(one["material"].values[i])
-        shots = one["image"].values[i]
+    for one, i in cases.values():
+        step, pixel = one["truth"].attrs["scale_factor_of_steps"], float(one["pixel"][i])
+        material, shots = str(one["material"].values[i]), one["image"].values[i]
         for panel, shot, title in ((0, shots[0], f"{material}, first image"), (1, shots[-1], "last image")):
             panels[panel] += figures.frames(shot[None] / 255, pixel, label="stretched", title=title)
         panel = 2
         for part in ("imag", "real"):
-            truth, made = (step * one[name].sel(part=part).values[i] for name in ("truth", "network"))
-            ends = (-limits[part], limits[part])
-            for values, title in ((truth, "truth"), (made, "network")):
+            end = step * float(abs(one["truth"].sel(part=part)).max())
+            for name in ("truth", "network"):
+                values = step * one[name].sel(part=part).values[i][None]
                 panels[panel] += figures.frames(
-                    values[None], pixel, kind="difference", label=_PART[part], title=title, limits=ends
+                    values, pixel, kind="difference", label=_PART[part], title=name, limits=(-end, end)
                 )
                 panel += 1
-    names = [f"{p}%" for p in one["percentile"].values]
-    return figures.slider("as bad or worse", names, *panels)
+    return figures.slider(axis, list(cases), *panels)
+
+
+def worst(pair: xr.Dataset) -> Any:
+    """Show Im ψ of the flakes on which two networks disagree most, and their difference (Figs. 7, 8)."""
+    one = pair.sel(seed=0)
+    step = one["truth"].attrs["scale_factor_of_steps"]
+    panels: list[list[Any]] = [[], [], [], []]
+    names = []
+    for i, sample in enumerate(one["worst_sample"].values.tolist()[:_WORST]):
+        truth, first, second = (
+            step * one[name].sel(part="imag").values[i] for name in ("truth", "first", "second")
+        )
+        end, material = float(abs(truth).max()), str(one["name"].values[sample])
+        for panel, values, title in zip(
+            panels,
+            (truth, first, second, first - second),
+            (f"{material}, truth", "one network", "another", "difference"),
+            strict=True,
+        ):
+            panel += figures.frames(
+                values[None], float(one["pixel"][i]), kind="difference", label=_PART["imag"], title=title,
+                limits=(-end, end),
+            )  # fmt: skip
+        names.append(f"{i + 1}")
+    return figures.slider("flake, by disagreement", names, *panels)
 
 
 def histograms(runs: Mapping[str, xr.Dataset]) -> Any:
