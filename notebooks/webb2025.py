@@ -641,10 +641,10 @@ assert len(refined) == 4, [each.name for each in refined]
 Markdown(
     "\n".join(
         [
-            "| crystal | network | after the fit | misfit of the pattern | seconds |", "|---|---|---|---|---|",
+            "| crystal | network | after the fit | misfit of the pattern | time |", "|---|---|---|---|---|",
             *(
                 f"| {each.name} | {each.before['mse_shifted']:.1e} | {each.after['mse_shifted']:.1e} | "
-                f"{each.fit.misfit[0]:.2f} → {each.fit.misfit[-1]:.0e} | {each.fit.seconds:.0f} |"
+                f"{each.fit.misfit[0]:.2f} → {each.fit.misfit[-1]:.0e} | {each.fit.seconds:.0f} s |"
                 for each in refined
             ),
         ]

@@ -133,7 +133,7 @@ class TestSelection:
         ("paper", "only", "named"),
         [
             ("zhou2020", "zhou-nothing", "unknown claim or run 'zhou-nothing'"),
-            ("ede2020", "ede-multi-n1", "ede-multi-n1 has no run yet"),
+            ("cao2020", "cao-speed", "cao-speed has no run yet"),
             ("zhou", None, "unknown paper 'zhou'"),
         ],
     )

@@ -1,7 +1,10 @@
 """Colours of vector fields: the same direction has the same colour in map and key."""
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from exitwave.papers import figures
 
@@ -56,3 +59,25 @@ class TestVectors:
         drawn = figures.vectors(0 * field, field, 10.0, contours=levels).dimension_values("value", flat=False)
         assert (drawn[:, 3] == 254).all()
         assert (drawn[:, [0, 1, 2, 4, 5, 6]] != 254).all()
+
+
+class TestShrunk:
+    """A picture that is narrower and lighter, and the same."""
+
+    def picture(self, width):
+        """Return a PNG of a smooth picture in grey."""
+        grey = np.linspace(0, 255, width).astype(np.uint8)[None].repeat(60, 0)
+        made = io.BytesIO()
+        Image.fromarray(np.stack([grey] * 3, -1)).save(made, "PNG")
+        return made.getvalue()
+
+    @pytest.mark.parametrize(("width", "left"), [(1000, 400), (300, 300)])
+    def test_width_and_values(self, width, left):
+        before, after = (
+            Image.open(io.BytesIO(each))
+            for each in (self.picture(width), figures.shrunk(self.picture(width), 400))
+        )
+        assert after.size == (left, round(60 * left / width))
+        wanted = np.asarray(before.convert("L").resize(after.size), int)
+        # 256 grey values, a pixel being at most 255 / 300 wide.
+        assert np.abs(np.asarray(after.convert("L"), int) - wanted).max() <= 3

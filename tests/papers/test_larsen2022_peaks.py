@@ -6,13 +6,24 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
 from exitwave import records
 from exitwave.networks.plan import Training
 from exitwave.networks.released import read_network, write_released
-from exitwave.papers.larsen2022 import cost, data, filtered, judge, kept, reconstruction, smearing, training
+from exitwave.papers.larsen2022 import (
+    cost,
+    data,
+    figures,
+    filtered,
+    judge,
+    kept,
+    reconstruction,
+    smearing,
+    training,
+)
 from exitwave.papers.larsen2022.parameters import Parameters
 from exitwave.simulate import exit_waves
 from exitwave.specimens.flakes import nanoflake, on_graphene
@@ -194,3 +205,48 @@ def test_spots_of_a_square_lattice_are_found():
     assert bool((found % 6 == 0).all())
     assert len(found) == (size // 6) ** 2 - 1  # but for the middle
     assert math.isclose(float(torch.fft.fftfreq(size, pixel)[6]), 1 / (6 * period) * 6, rel_tol=1e-6)
+
+
+def images_of(drawn):
+    """Return the elements behind a slider, figure by figure."""
+    return [image for pane in drawn[0] for image in pane.object.values()]
+
+
+@pytest.fixture
+def bokeh():
+    import holoviews as hv
+
+    hv.extension("bokeh")
+
+
+@pytest.mark.usefixtures("bokeh")
+@pytest.mark.filterwarnings("ignore:Widget.name is deprecated:PendingDeprecationWarning")
+class TestFigures:
+    """Sliders over stored samples."""
+
+    def test_medians_show_the_sample_in_the_middle(self):
+        run = reconstruction.reconstruction(at()).expand_dims(seed=[0])
+        drawn = figures.medians({"one": run, "other": run})
+        middle = run.sel(seed=0)["percentile"].values.tolist().index(50)
+        material = str(run["material"].values[0, middle])
+        titles = [image.opts.get("plot").kwargs["title"] for image in images_of(drawn)]
+        assert f"{material}, first image" in titles
+        assert titles.count("network") == 2 * 2
+
+    def test_worst_are_those_of_most_disagreement(self):
+        pair = xr.Dataset(
+            {
+                name: xr.Variable(
+                    ("seed", "worst", "part", "y", "x"), np.full((1, 4, 2, 8, 8), value, np.int8),
+                    {"scale_factor_of_steps": 0.005},
+                )
+                for name, value in (("truth", 40), ("first", 20), ("second", 60))
+            },
+            {"seed": [0], "part": ["real", "imag"]},
+        )  # fmt: skip
+        pair["worst_sample"] = (("seed", "worst"), [[2, 0, 1, 3]])
+        pair["pixel"] = (("seed", "worst"), np.full((1, 4), 0.1))
+        pair["name"] = (("seed", "sample"), np.array([["a", "b", "c", "d"]], dtype=object))
+        drawn = images_of(figures.worst(pair))
+        titles = [image.opts.get("plot").kwargs["title"] for image in drawn]
+        assert [title for title in titles if title.endswith("truth")] == ["c, truth", "a, truth", "b, truth"]
