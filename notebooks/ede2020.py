@@ -159,7 +159,7 @@ assert np.allclose(list(totals.values()), [1.7, 2.0, 8.0, 2.28]), totals
 #
 # $$\psi_{j+1} = P * \big(e^{i\sigma v_j}\,\psi_j\big), \qquad \hat P(k) = e^{-i\pi\lambda\,\Delta z\,k^2 + 2\pi i\,\Delta z\,k\cdot\tau},$$
 #
-# where τ is the tilt of the columns. A wave takes some hundredth of a second on one core, so that no data set is stored. Voltage, depth, pixel size, zone axis and tilts are drawn
+# where τ is the tilt of the columns. A wave takes some twentieth of a second on one core, so that no data set is stored. Voltage, depth, pixel size, zone axis and tilts are drawn
 # as in Sec. 2, each wave by a seed of its own.
 
 # %%

@@ -97,7 +97,7 @@ from exitwave import metrics, records
 from exitwave.chapters import ledger
 from exitwave.chapters.reproduce import run_file
 from exitwave.chapters.run import save_run
-from exitwave.papers.figures import frames, row, setup, shrunk
+from exitwave.papers.figures import frames, row, setup
 from exitwave.papers.larsen2022 import data as data_sets
 from exitwave.papers.larsen2022 import figures as drawn
 from exitwave.simulate import exit_waves, imaging
@@ -925,6 +925,7 @@ from subprocess import run
 
 from IPython.display import Image, display
 
+from exitwave.papers.pictures import shrunk
 from exitwave.project import released_file
 
 few = 160

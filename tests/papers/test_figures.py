@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from exitwave.papers import figures
+from exitwave.papers import figures, pictures
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -75,7 +75,7 @@ class TestShrunk:
     def test_width_and_values(self, width, left):
         before, after = (
             Image.open(io.BytesIO(each))
-            for each in (self.picture(width), figures.shrunk(self.picture(width), 400))
+            for each in (self.picture(width), pictures.shrunk(self.picture(width), 400))
         )
         assert after.size == (left, round(60 * left / width))
         wanted = np.asarray(before.convert("L").resize(after.size), int)

@@ -1,6 +1,5 @@
 """Peaks of waves: sharp or smeared, with the graphene or without; what is kept of them; what all costs."""
 
-import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -204,7 +203,6 @@ def test_spots_of_a_square_lattice_are_found():
     found = spots.nonzero()
     assert bool((found % 6 == 0).all())
     assert len(found) == (size // 6) ** 2 - 1  # but for the middle
-    assert math.isclose(float(torch.fft.fftfreq(size, pixel)[6]), 1 / (6 * period) * 6, rel_tol=1e-6)
 
 
 def images_of(drawn):

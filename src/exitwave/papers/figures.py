@@ -217,46 +217,6 @@ def row(*figures: Any, width: int = LINE_WIDTH, linked: bool = True) -> Any:
     return pn.FlexBox(*(pn.pane.HoloViews(each, styles=grow, linked_axes=linked) for each in figures))
 
 
-def shrunk(picture: bytes, width: int = 1200) -> bytes:
-    """Return a PNG that is at most so wide, in 256 colours, which a page has room for."""
-    import io
-
-    from PIL import Image
-
-    image = Image.open(io.BytesIO(picture)).convert("RGB")
-    if image.width > width:
-        image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
-    made = io.BytesIO()
-    image.quantize(256).save(made, "PNG", optimize=True)
-    return made.getvalue()
-
-
-def triptych(*panels: tuple[str, Array, str, tuple[float, float]]) -> bytes:
-    """Draw three images abreast for the first page, as PNG.
-
-    Parameters
-    ----------
-    *panels : (str, ndarray, str, (float, float))
-        Title, values, shape (y, x), colour map and its ends, of each.
-    """
-    import io
-
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context({"font.size": 9}):
-        drawn = Figure(figsize=(6.4, 2.3), layout="constrained", dpi=110)
-        for axes, (title, values, colours, (low, high)) in zip(
-            drawn.subplots(1, len(panels)), panels, strict=True
-        ):
-            axes.imshow(values, cmap=colours, vmin=low, vmax=high)
-            axes.set_title(title)
-            axes.set_axis_off()
-        stream = io.BytesIO()
-        drawn.savefig(stream, format="png", metadata={"Software": None})
-    return stream.getvalue()
-
-
 def to_uint8_frames(
     stack: Array, limits: tuple[float, float] | None = None
 ) -> tuple[npt.NDArray[np.uint8], tuple[float, float]]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from exitwave.papers import figures
+from exitwave.papers import figures, pictures
 from exitwave.papers.ede2020.parameters import Parameters
 from exitwave.papers.ede2020.prediction import SETS
 from exitwave.simulate.crystal_waves import Exposure, simulate
@@ -153,7 +153,7 @@ def cover(parameters: Parameters) -> bytes:
     [beams] = simulate([along(crystal, (0, 1, 1))], [how], thickness=parameters.slice_thickness)
     made = beams.image(_PIXELS, _SAMPLING)
     amplitude, phase = made.abs().numpy(), torch.angle(made).numpy()
-    return figures.triptych(
+    return pictures.triptych(
         ("what is measured: |ψ|", amplitude, "viridis", (float(amplitude.min()), float(amplitude.max()))),
         ("what is lost: its phase", phase, "twilight", (-math.pi, math.pi)),
         ("cos of the phase", np.cos(phase), "RdBu_r", (-1.0, 1.0)),

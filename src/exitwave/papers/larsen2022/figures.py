@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 
 from exitwave import records
-from exitwave.papers import figures
+from exitwave.papers import figures, pictures
 from exitwave.papers.larsen2022.data import from_table, halved
 from exitwave.papers.larsen2022.parameters import Parameters
 from exitwave.simulate import exit_waves, focal_series
@@ -283,4 +283,4 @@ def cover(parameters: Parameters) -> bytes:
     for title, part in (("the wave: Im ψ", imaginary), ("and Re ψ - 1", real)):
         most = 0.5 * float(abs(part).max())
         panels.append((title, part, "RdBu_r", (-most, most)))
-    return figures.triptych(*panels)
+    return pictures.triptych(*panels)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from exitwave.papers import figures
+from exitwave.papers import figures, pictures
 from exitwave.papers.webb2025.exact import strontium_titanate
 from exitwave.papers.webb2025.patterns import (
     THICKNESSES,
@@ -147,4 +147,4 @@ def cover(parameters: Any) -> bytes:
     potential = stretched(projected_potential(crystal, 96, parameters.energy)).numpy()
     titles = ("projected potential of SrTiO₃", "its pattern, 593 beams", "with FELIX's beams")
     images = zip(titles, (potential, *found), strict=True)
-    return figures.triptych(*((title, image, "viridis", (0.0, 1.0)) for title, image in images))
+    return pictures.triptych(*((title, image, "viridis", (0.0, 1.0)) for title, image in images))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from exitwave.papers import figures
+from exitwave.papers import figures, pictures
 from exitwave.papers.zhou2020 import judge
 from exitwave.papers.zhou2020 import scene as scenes
 from exitwave.papers.zhou2020 import specimen as films
@@ -154,7 +154,7 @@ def cover(parameters: Parameters) -> bytes:
         return (torch.remainder(phase - phase.median() + np.pi, 2 * np.pi) - np.pi).numpy()
 
     turn = (-np.pi, np.pi)
-    return figures.triptych(
+    return pictures.triptych(
         ("one of four images", scene.defocused[1].double().numpy(), "viridis", (0.0, 2.0)),
         ("their hidden phase", wrapped(scene.truth.double()), "twilight_shifted", turn),
         ("phase found", wrapped(scenes.retrieve_better(scene).phase.double()), "twilight_shifted", turn),
