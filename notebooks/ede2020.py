@@ -74,6 +74,12 @@ steps: Optional[int] = None  # updates of the network
 batch: Optional[int] = None  # crops of one step
 clipping: Optional[bool] = None  # adaptive learning rate clipping
 balance: Optional[float] = None  # m of Eq. 24
+better: Optional[str] = None  # all, untold or gauge: what is better than in the paper
+shown: Optional[str] = None  # modulus or image: what a better network is shown
+unet_depth: Optional[int] = None  # downsamplings of the better network
+greatest_defocus: Optional[float] = None  # of images, either way, Å
+least_dose: Optional[float] = None  # of images, electrons per Å²
+greatest_dose: Optional[float] = None  # of images, electrons per Å²
 examples: Optional[int] = None  # crops that each unseen set is judged by
 
 # %% tags=["hide-cell"]

@@ -98,6 +98,29 @@ class Parameters(PaperParameters):
     batch: int = Field(24, ge=2, description="crops of one step")
     clipping: bool = Field(True, description="adaptive learning rate clipping")
     balance: float = Field(20.0, gt=0, description="m of Eq. 24; 15 for n = 1 in the code")
+    # Better networks, which are not in the paper.
+    better: Literal["all", "untold", "gauge"] = Field(
+        "all",
+        description="what is better: all, all but what it is told, or the gauge of what the paper's learns",
+        json_schema_extra={"later": True},
+    )
+    shown: Literal["modulus", "image"] = Field(
+        "modulus",
+        description="what a better network is shown: the wave's modulus, or that of a noisy image",
+        json_schema_extra={"later": True},
+    )
+    unet_depth: int = Field(
+        3, ge=1, le=5, description="downsamplings of the better network", json_schema_extra={"later": True}
+    )
+    greatest_defocus: float = Field(
+        100.0, ge=0, description="of images, either way, Å", json_schema_extra={"later": True}
+    )
+    least_dose: float = Field(
+        1e3, gt=0, description="of images, electrons per Å^2", json_schema_extra={"later": True}
+    )
+    greatest_dose: float = Field(
+        1e5, gt=0, description="of images, electrons per Å^2", json_schema_extra={"later": True}
+    )
     examples: int = Field(19992, ge=4, description="crops that each unseen set is judged by")
 
     @property

@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import xarray as xr
 
+from exitwave.papers.ede2020.alternatives import alternatives
 from exitwave.papers.ede2020.baselines import baseline, dataset, equations, focal_series
+from exitwave.papers.ede2020.better import better
 from exitwave.papers.ede2020.prediction import live, prediction
 
 STUDIES: dict[str, Callable[..., xr.Dataset]] = {
@@ -16,4 +18,6 @@ STUDIES: dict[str, Callable[..., xr.Dataset]] = {
     "focal_series": focal_series,
     "prediction": prediction,
     "live": live,
+    "better": better,
+    "alternatives": alternatives,
 }
