@@ -1,0 +1,83 @@
+"""Figures of what the one-shot chapter has beyond the paper."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from exitwave.papers import figures
+
+_COLOURS = figures.COLOURS
+_TURN = 2 * math.pi / 256
+
+
+def phase(values: Any, title: str = "") -> Any:
+    """Draw a phase that is stored in 256ths of a turn, from -π to π."""
+    angle = np.asarray(values)[None] * _TURN
+    return figures.frames(angle, 1.0, kind="phase", label="phase", unit="rad", title=title)[0]
+
+
+def modulus(values: Any, title: str) -> Any:
+    """Draw what a network is shown, over its largest value."""
+    return figures.frames(np.asarray(values)[None] / 255, 1.0, label="over largest", title=title)[0]
+
+
+def examples(run: xr.Dataset, count: int = 2, title: str = "|ψ|") -> list[Any]:
+    """Draw what the network is shown, the true phase and its own, of unseen materials and the first seed."""
+    one = run.sel(seed=0)
+    drawn = []
+    for i in range(count):
+        each = one.isel(shown=i)
+        drawn += [
+            modulus(each["input"], title), phase(each["phase"], "true phase"), phase(each["made"], "network")
+        ]  # fmt: skip
+    return drawn
+
+
+def alternatives(run: xr.Dataset, number: int = 0, count: int = 4) -> list[Any]:
+    """Draw a modulus, its true phase, and phases that were drawn for it, of the first seed."""
+    one = run.sel(seed=0).isel(shown=number)
+    drawn = [phase(each, f"drawn, {i + 1}") for i, each in enumerate(one["drawn"].values[:count])]
+    return [modulus(one["input"], "|ψ|"), phase(one["phase"], "true phase"), *drawn]
+
+
+def best_of(run: xr.Dataset, title: str = "") -> Any:
+    """Draw the least error among phases drawn for a crop, and for another crop; means over seeds."""
+    import holoviews as hv
+
+    drawn = []
+    for name, colour in zip(run["set"].values, _COLOURS, strict=False):
+        for key, text, dash in (("best", "", "solid"), ("best_of_others", ", of another crop", "dashed")):
+            values = run[key].sel(set=name).mean("seed").values
+            curve = hv.Curve(
+                (run["count"].values, values),
+                "phases drawn",
+                "least cyclic error (rad)",
+                label=f"unseen {name}{text}",
+            )
+            drawn.append(curve.opts(color=colour, line_dash=dash))
+    ticks = [(float(each), f"{each:g}") for each in run["count"].values]
+    return hv.Overlay(drawn).opts(
+        hv.opts.Curve(logx=True, xticks=ticks),
+        hv.opts.Overlay(title=title, legend_position="bottom", legend_cols=1),
+    )
+
+
+def ranks(run: xr.Dataset, title: str = "") -> Any:
+    """Draw how often the truth is how far out among the drawn phases; level if nothing tells it from them."""
+    import holoviews as hv
+
+    drawn: list[Any] = []
+    for name, colour in zip(run["set"].values, _COLOURS, strict=False):
+        shares = run["ranks"].sel(set=name).mean("seed").values
+        curve = hv.Curve(
+            (np.arange(len(shares)), shares), "drawn phases nearer the mean than the truth",
+            "share of pixels", label=f"unseen {name}",
+        )  # fmt: skip
+        drawn.append(curve.opts(color=colour, interpolation="steps-mid"))
+    level = hv.HLine(1 / run.sizes["rank"]).opts(color="black", line_dash="dashed", line_width=1)
+    most = 1.1 * float(run["ranks"].mean("seed").max())
+    return hv.Overlay([*drawn, level]).opts(title=title, legend_position="bottom", ylim=(0, most))
