@@ -280,12 +280,13 @@ def _by_gradient(series: WaveSeries, options: Options, observe: Observe | None) 
 
 
 def _by_iteration(series: WaveSeries, options: Options, observe: Observe | None) -> Fit:
-    sharp, limit = series.sharp()
+    # The method takes all that images say for true, their noise too.
+    quiet, limit = series.quiet()
     found = gerchberg_saxton.retrieve_wave(
-        sharp, series.lens.transfer(series.shape, sharp.device), iterations=options.steps,
+        quiet, series.lens.transfer(series.shape, quiet.device), iterations=options.steps,
         observe=None if observe is None else lambda step, _, residual: observe(step, residual),
     )  # fmt: skip
-    modelled = FreeLens(series.lens, (), series.shape, sharp.device, limit).images(found.wave)
+    modelled = FreeLens(series.lens, (), series.shape, quiet.device, limit).images(found.wave)
     return Fit(found.wave, series.lens, modelled, modelled.new_zeros(len(modelled)), options.steps)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from exitwave import records
 from exitwave.errors import InputError
-from exitwave.optics import mtf
+from exitwave.optics import frequency_grid, mtf
 from exitwave.retrieve.focal_series import is_blank
 from exitwave.retrieve.lens import Lens, noise_below, restored
 from exitwave.retrieve.registration import shifted
@@ -68,6 +68,25 @@ class WaveSeries:
         """Return the images with the MTF undone, and their largest frequency, cycles per pixel."""
         response = self.response
         return (self.images, math.inf) if response is None else restored(self.images, response)
+
+    def quiet(self) -> tuple[Tensor, float]:
+        """Return the sharp images with less noise, and their largest frequency, cycles per pixel.
+
+        Wiener's filter: each frequency keeps the share of its power that is not noise, by rings, alike for
+        all images. For methods that take what an image says for true.
+        """
+        sharp, limit = self.sharp()
+        height, width = self.shape
+        frequency = torch.hypot(*frequency_grid(self.shape, 1.0, device=sharp.device))
+        ring = (frequency * max(height, width)).round().long()
+        means = sharp.mean((1, 2), keepdim=True)
+        spectra = torch.fft.fft2(sharp - means)
+        power = spectra.abs().square().mean(0)
+        counts = torch.bincount(ring.flatten())
+        of_ring = torch.zeros(len(counts)).to(power).index_add_(0, ring.flatten(), power.flatten()) / counts
+        noise = height * width * float(self.noise().square().mean())
+        share = (1 - noise / of_ring.clamp_min(1e-30)).clamp(0, 1)
+        return torch.fft.ifft2(spectra * share[ring]).real + means, limit
 
     def noise(self) -> Tensor:
         """Return the standard deviation of the noise of each sharp image, as if it were white."""
