@@ -967,7 +967,7 @@ with tempfile.TemporaryDirectory() as folder:
 # **Takeaway.** What the likelihood makes of the images explains them as well as noise allows; the network's wave does not, and is named for each image. Both see flake and graphene, but only
 # who has the residual knows which to believe.
 #
-# - `--method gradient` (the default) is the likelihood of this page, `gerchberg-saxton` the older method, `network` takes `--weights`, and with `--doubt 0.3` changes
+# - `--method gradient` (the default) is the likelihood of this page, `gerchberg-saxton` the older method, which gets images with their noise filtered, `network` takes `--weights`, and with `--doubt 0.3` changes
 #   its wave until it explains the images.
 # - `--free defocus,shift,astigmatism,coma,threefold,spherical_aberration,focal_spread,blur` lets go of more of the lens. Free what you are not sure of.
 # - Displacements of more than half a lattice period, and a field that turns or is distorted from image to image, are to be corrected before.
@@ -1004,6 +1004,30 @@ one, other = (
 )
 print(f"largest difference: {float((one - other).abs().max()):.1e}")
 # For a lens that is even. Coma is odd: with it the two are told apart.
+
+# %% [markdown]
+# **3** (10 minutes). A weak phase object shows in an image what $|T(k) - T^*(-k)|/2$ lets through. Which share of all frequencies below 1 Å⁻¹ is lost in each image alone, and which in all?
+
+# %% tags=["solution", "hide-cell"]
+from exitwave.optics import frequency_grid
+
+mirrored = assumed.flip(-2, -1).roll((1, 1), (-2, -1))
+through = (assumed - mirrored.conj()).abs() / 2
+k = torch.hypot(*frequency_grid(tuple(assumed.shape[-2:]), 2 * parameters.sampling))
+alone = [f"{float((each[k < 1] < 0.1).double().mean()):.2f}" for each in through]
+print("each alone:", alone, f"all: {float((through.amax(0)[k < 1] < 0.1).double().mean()):.2f}")
+
+# %% [markdown]
+# **4** (5 minutes). Take a wave that scatters a tenth too much, and put it into a field twice as wide, the rest vacuum. What becomes of its RMSE, and what of Eq. A.1?
+
+# %% tags=["solution", "hide-cell"]
+wrong = half[0].to(torch.complex128) * 1.1 - 0.1  # too strong by a tenth
+right = half[0].to(torch.complex128)
+for title, margin in (("as it is", 0), ("twice as wide", right.shape[-1] // 2)):
+    a, b = (torch.nn.functional.pad(each - 1, (margin,) * 4) + 1 for each in (wrong, right))
+    print(
+        f"{title}: RMSE {float(metrics.wave_rmse(a, b)):.4f}, Eq. A.1 {float(metrics.relative_wave_error(a, b)):.4f}"
+    )
 
 # %% [markdown]
 # ## This paper's claims

@@ -509,3 +509,33 @@ class TestSpecimens:
         assert (
             said == "exitwave: unknown specimen 'cristals' of webb2025: use one of plain, crystals, felix\n"
         )
+
+
+class TestChosenByParameters:
+    """``exitwave train PAPER --parameter value``."""
+
+    COMMAND = ("train", "webb2025", "--scale", "paper", "--device", "cpu")
+
+    @pytest.mark.parametrize("option", [("--direction", "inverse"), ("--direction=inverse",)])
+    def test_only_those_that_have_it_are_trained(self, exitwave, runs, option):
+        ASKED.clear()
+        code, said, _ = exitwave(*self.COMMAND, *option)
+        assert code == 0, said
+        assert [(direction, seed) for direction, seed, _ in ASKED] == [("inverse", 0)]
+        assert said.startswith("second seed 0: 100% trained")
+
+    @pytest.mark.parametrize(
+        ("option", "refused"),
+        [
+            (("--direction", "both"), "webb2025 trains nothing with direction=both: there is direction="),
+            (("--direction",), "cannot read '--direction': choose trainings by --parameter-name value"),
+            (("inverse",), "cannot read 'inverse'"),
+            (("--derection", "inverse"), "has no parameter 'derection': did you mean 'direction'?"),
+        ],
+    )
+    def test_what_is_wrong_is_named(self, exitwave, runs, option, refused):
+        ASKED.clear()
+        code, _, said = exitwave(*self.COMMAND, *option)
+        assert code == 2
+        assert refused in said
+        assert not ASKED

@@ -69,3 +69,21 @@ def test_level_ranks_are_on_the_line(run):
     assert one.dimension_values(1) == pytest.approx([1 / 9] * 9)
     assert two.label == "unseen materials"
     assert line.data == pytest.approx(1 / 9)
+
+
+def test_a_table_has_a_row_for_each_run_there_is():
+    sets = ("transforms", "parameters", "materials")
+    run = xr.Dataset(
+        {
+            f"{name}_{kind}": ("seed", [i + 0.1, i + 0.3])
+            for i, name in enumerate(sets)
+            for kind in ("cyclic", "constant")
+        }
+    ).assign(parameters=("seed", [190_000.0, 190_000.0]))
+    text = drawn.table(
+        [("one", run, "cyclic"), ("none", None, "cyclic"), ("still", run, "constant")], "error"
+    )
+    assert text.splitlines()[2:] == [
+        "| one | 190 | 0.200 | 1.200 | 2.200 |",
+        "| still |  | 0.200 | 1.200 | 2.200 |",
+    ]

@@ -116,6 +116,36 @@ def points_of(
     ]
 
 
+def runs_with(paper: str, scale: str, wanted: Mapping[str, Any], runs: Collection[str] = ()) -> list[str]:
+    """Return the trainings of a paper whose parameters have some values, in the order of its claims.yml.
+
+    Parameters
+    ----------
+    paper, scale : str
+    wanted : mapping
+        Values by the names of parameters.
+    runs : collection
+        Choose among them; all if empty.
+
+    Raises
+    ------
+    InputError
+        As for :func:`points_of`, or if no training has these values.
+    """
+    points = dict(points_of(paper, scale, runs=runs))
+    found = {
+        name: {each: getattr(point.parameters, each) for each in wanted} for name, point in points.items()
+    }
+    chosen = [name for name, values in found.items() if values == wanted]
+    if not chosen:
+        asked, known = (
+            ", ".join(dict.fromkeys(" ".join(f"{k}={v}" for k, v in each.items()) for each in some))
+            for some in ([wanted], found.values())
+        )
+        raise InputError(f"{paper} trains nothing with {asked}: there is {known}; or change a run with -p")
+    return chosen
+
+
 def jobs_of(paper: str, scale: str, **choice: Any) -> list[Job]:
     """Return the trainings of a paper, in the order of its claims.yml, seeds within.
 

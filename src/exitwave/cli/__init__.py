@@ -148,7 +148,8 @@ def reproduce(
     out.print("\n".join(str(path) for path in paths))
 
 
-app.command()(train)
+# What is no option of its own is a parameter of the paper.
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
 
 
 def _check_rows(rows: int, seed: int, scale: Any, device: str, minutes: float) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from exitwave.cli.options import Settings, checked_device, err, out, reporter, settings_of
-from exitwave.errors import RunError
+from exitwave.errors import InputError, RunError
 
 if TYPE_CHECKING:
     from exitwave.chapters.points import Point
@@ -33,6 +33,7 @@ def _device(name: str) -> str:
 
 
 def train(
+    context: typer.Context,
     paper: Annotated[str, typer.Argument(help="A paper, for example webb2025.")],
     scale: Annotated[str, typer.Option(help="smoke, workshop, gpu or paper.")] = "workshop",
     budget_minutes: Annotated[
@@ -53,14 +54,16 @@ def train(
 ) -> None:
     """Train the networks behind a paper's claims: webb2025 --scale gpu --budget-minutes 25 --resume.
 
+    Any other option is a parameter that chooses among them: ede2020 --scope restricted --n-terms 3.
     What they learn from is made first if it is not stored. What is killed, or stopped by its budget, goes on
     at the next call with --resume. Checkpoints and weights are in runs/PAPER/training/; `exitwave reproduce`
     at the same scale then only collects the results.
     """
     from exitwave.chapters import train as training
 
+    wanted = _changes(paper, _further(context.args))
     choice: dict[str, Any] = {
-        "runs": run or (),
+        "runs": training.runs_with(paper, scale, wanted, run or ()) if wanted else run or (),
         "seeds": seed or (),
         "changes": _changes(paper, settings_of(parameter)),
     }
@@ -75,6 +78,18 @@ def train(
     failed = [outcome for outcome in outcomes if outcome.failure]
     if failed:
         raise RunError(f"{len(failed)} of {len(outcomes)} trainings failed: {failed[0].failure}")
+
+
+def _further(arguments: list[str]) -> dict[str, str]:
+    """Return parameters by name from ``--name value`` or ``--name=value``."""
+    found: dict[str, str] = {}
+    rest = list(arguments)
+    while rest:
+        option, sign, value = rest.pop(0).partition("=")
+        if not option.startswith("--") or not (sign or rest):
+            raise InputError(f"cannot read {option!r}: choose trainings by --parameter-name value")
+        found[option[2:].replace("-", "_")] = value if sign else rest.pop(0)
+    return found
 
 
 def _make_specimens(paper: str, scale: Any, points: Sequence[Point], device: str) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from exitwave.papers import figures
+from exitwave.papers.ede2020.prediction import SETS
 
 _COLOURS = figures.COLOURS
 _TURN = 2 * math.pi / 256
@@ -81,3 +83,22 @@ def ranks(run: xr.Dataset, title: str = "") -> Any:
     level = hv.HLine(1 / run.sizes["rank"]).opts(color="black", line_dash="dashed", line_width=1)
     most = 1.1 * float(run["ranks"].mean("seed").max())
     return hv.Overlay([*drawn, level]).opts(title=title, legend_position="bottom", ylim=(0, most))
+
+
+def table(rows: Sequence[tuple[str, xr.Dataset | None, str]], title: str) -> str:
+    """Return a table of errors of the three unseen sets, means over seeds, as Markdown.
+
+    Parameters
+    ----------
+    rows : sequence of (str, Dataset or None, str)
+        What is said, the run, and which of its quantities: NAME_kind for each set. None is left out.
+    title : str
+        Of the first column.
+    """
+    lines = [f"| {title} | weights, thousands | {' | '.join(SETS)} |", "|---" * (2 + len(SETS)) + "|"]
+    for text, run, kind in rows:
+        if run is not None:
+            weights = "" if kind == "constant" else f"{float(run['parameters'].mean()) / 1e3:.0f}"
+            errors = (f"{float(run[f'{name}_{kind}'].mean()):.3f}" for name in SETS)
+            lines.append(f"| {text} | {weights} | {' | '.join(errors)} |")
+    return "\n".join(lines)
