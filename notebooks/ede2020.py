@@ -476,7 +476,9 @@ flows = stored("flow-multi-n3")
 row(*beyond.alternatives(flows)) if flows is not None else None
 
 # %%
-row(beyond.best_of(flows, "many materials"), beyond.ranks(flows, "many materials")) if flows is not None else None
+row(
+    beyond.best_of(flows, "many materials"), beyond.ranks(flows, "many materials")
+) if flows is not None else None
 
 # %% [markdown]
 # FLOWTEXT
@@ -539,7 +541,9 @@ slabs = [along(salt, (0, 0, 1))] * len(depths)
 for depth, beams in zip(depths, simulate(slabs, [Exposure(200e3, each) for each in depths]), strict=True):
     image = beams.image(64, 0.1)
     image = image * torch.polar(torch.tensor(1.0), -image.mean().angle())
-    print(f"{depth:4.0f} Å: amplitude {float(image.abs().std()):.3f}, phase {float(image.angle().std()):.3f} rad")
+    print(
+        f"{depth:4.0f} Å: amplitude {float(image.abs().std()):.3f}, phase {float(image.angle().std()):.3f} rad"
+    )
 # The phase grows with thickness, the amplitude with its square: where crystals are thin it says almost nothing.
 
 # %% [markdown]
