@@ -389,8 +389,8 @@ Markdown("\n".join(lines)) if there else Markdown("No network of Table 2 is stor
 row(*(drawn.histograms(run, title) for title, run in there.items())) if there else None
 
 # %%
-shown = runs["restricted, n = 3"]
-row(*drawn.examples(shown)) if shown is not None else None
+figure_7 = runs["restricted, n = 3"]
+row(*drawn.examples(figure_7)) if figure_7 is not None else None
 
 # %% tags=["hide-cell"]
 assert float(trained["fraction"]) == 1
@@ -416,18 +416,18 @@ if timed is not None:
 # pixel size, as the paper's discussion suggests. And it is a U-Net with an eighth of the weights, whose output is not normed, so that where it cannot know it may say little. Steps, crops and waves are those of Table 2:
 
 # %%
-from exitwave.papers.ede2020 import beyond_figures as beyond
+from exitwave.papers.ede2020 import beyond_figures
 
-better = stored("better-restricted-n3")
+improved = stored("better-restricted-n3")
 many = stored("better-multi-n3")
 Markdown(
-    beyond.table(
+    beyond_figures.table(
         [
-            ("one phase for all pixels", better, "constant"),
+            ("one phase for all pixels", improved, "constant"),
             ("the paper's network", stored("restricted-n3"), "cyclic"),
             ("the same, in the gauge", stored("gauge-restricted-n3"), "cyclic"),
             ("U-Net, in the gauge", stored("untold-restricted-n3"), "cyclic"),
-            ("U-Net, in the gauge, told", better, "cyclic"),
+            ("U-Net, in the gauge, told", improved, "cyclic"),
             ("many materials: one phase for all pixels", many, "constant"),
             ("many materials: the paper's network", stored("multi-n3"), "cyclic"),
             ("many materials: U-Net, in the gauge, told", many, "cyclic"),
@@ -437,7 +437,7 @@ Markdown(
 )
 
 # %%
-row(*beyond.examples(better)) if better is not None else None
+row(*beyond_figures.examples(improved)) if improved is not None else None
 
 # %% [markdown]
 # BETTERTEXT
@@ -449,11 +449,11 @@ row(*beyond.examples(better)) if better is not None else None
 # %%
 from_images = stored("image-restricted-n3")
 Markdown(
-    beyond.table(
+    beyond_figures.table(
         [
-            ("from the modulus: cyclic error, rad", better, "cyclic"),
+            ("from the modulus: cyclic error, rad", improved, "cyclic"),
             ("from an image: cyclic error, rad", from_images, "cyclic"),
-            ("from the modulus: share of the wave that is wrong", better, "wave"),
+            ("from the modulus: share of the wave that is wrong", improved, "wave"),
             ("from an image: share of the wave that is wrong", from_images, "wave"),
         ],
         "",
@@ -461,7 +461,7 @@ Markdown(
 )
 
 # %%
-row(*beyond.examples(from_images, title="root of an image")) if from_images is not None else None
+row(*beyond_figures.examples(from_images, title="root of an image")) if from_images is not None else None
 
 # %% [markdown]
 # IMAGETEXT
@@ -473,11 +473,11 @@ row(*beyond.examples(from_images, title="root of an image")) if from_images is n
 
 # %%
 flows = stored("flow-multi-n3")
-row(*beyond.alternatives(flows)) if flows is not None else None
+row(*beyond_figures.alternatives(flows)) if flows is not None else None
 
 # %%
 row(
-    beyond.best_of(flows, "many materials"), beyond.ranks(flows, "many materials")
+    beyond_figures.best_of(flows, "many materials"), beyond_figures.ranks(flows, "many materials")
 ) if flows is not None else None
 
 # %% [markdown]
