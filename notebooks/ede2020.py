@@ -301,11 +301,11 @@ series = stored("focal-series")
 if series is not None:
     first = series.sel(seed=0)
     turned = [np.exp(1j * first[name].values) for name in ("phase_truth", "phase")]
-    shown = [
+    waves_drawn = [
         drawn.wave(each, 0.25, title)[1]
         for each, title in zip(turned, ("true phase", "retrieved"), strict=True)
     ]
-    display(row(*shown, *drawn.residual(series)))  # noqa: F821
+    display(row(*waves_drawn, *drawn.residual(series)))  # noqa: F821
 
 # %%
 if series is not None:
