@@ -1,9 +1,9 @@
 """The exit wave of a crystal from one amplitude, through a potential that is the same in every slice.
 
-One modulus says nothing of the phase, but not every wave is the exit wave of a crystal. Here the wave must be
-what multislice makes of real columns along the beam: energy, thickness and pixel size are known, the potential
-V(y, x) is not, and L-BFGS moves it until the modulus of its wave is the one that was measured. Three priors
-stand behind it:
+One modulus says nothing of the phase, but not every wave is the exit wave of a crystal. Here the wave must
+be what multislice makes of real columns along the beam: energy, thickness and pixel size are known, the
+potential V(y, x) is not, and L-BFGS moves it until the modulus of its wave is the one that was measured.
+Three priors stand behind it:
 
 - the potential is not negative: it is a sum of blobs of positive weight, whose spectrum 1 / (1 + k²/k0²) is
   that of a screened charge (Wentzel), so that it is smooth as well;
@@ -168,7 +168,7 @@ def amplitude_residual(wave: Tensor, amplitude: Tensor) -> tuple[Tensor, Tensor]
 
 
 def wave_misfit(wave: Tensor, other: Tensor) -> Tensor:
-    """Return 1 - |<ψ, φ>|² / |ψ|² |φ|²: how far two waves are apart, whatever their scale and global phase."""
+    """Return 1 - |<ψ, φ>|² / |ψ|² |φ|²: how far apart waves are, whatever their scale and global phase."""
     overlap = (other.conj() * wave).sum().abs().square()
     return 1 - overlap / (wave.abs().square().sum() * other.abs().square().sum())
 

@@ -9,6 +9,7 @@ import xarray as xr
 from exitwave.papers.ede2020.alternatives import alternatives
 from exitwave.papers.ede2020.baselines import baseline, dataset, equations, focal_series
 from exitwave.papers.ede2020.better import better
+from exitwave.papers.ede2020.physics import physics
 from exitwave.papers.ede2020.prediction import live, prediction
 
 STUDIES: dict[str, Callable[..., xr.Dataset]] = {
@@ -20,4 +21,5 @@ STUDIES: dict[str, Callable[..., xr.Dataset]] = {
     "live": live,
     "better": better,
     "alternatives": alternatives,
+    "physics": physics,
 }
