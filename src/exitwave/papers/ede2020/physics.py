@@ -28,8 +28,8 @@ from exitwave.retrieve.column_potential import Fit, fit_potential
 
 # The run whose networks give the phases to start from.
 RUN = "better-restricted-n3"
-# Crops of each set: the last of those that networks are judged by. Steps and priors of the fit were tried on the
-# first ones, which are of other waves.
+# Crops of each set, a quarter at most of those that networks are judged by. They are the last of them:
+# steps and priors of the fit were tried on the first 24, which are of other waves.
 CROPS = 24
 SETS = ("parameters", "materials")
 # Weight of the network's wave beside the amplitude, and noise of each pixel of a right phase, rad.
@@ -58,20 +58,21 @@ class Case:
 
 def cases(parameters: Parameters, device: str = "cpu") -> dict[str, Case]:
     """Return some crops of the sets that networks are judged by; no other wave is computed."""
+    last = slice(-min(CROPS, parameters.examples // 4), None)
     sets = dict(zip(SETS, partition(library(parameters)), strict=True))
     blank = torch.zeros(parameters.unseen, parameters.field, parameters.field, dtype=torch.complex64)
     chosen = unseen_crops(parameters, Samples(blank[:1], blank, blank))
     waves, recipes = {}, {}
     for name, crystals in sets.items():
         # The order does not depend on the waves.
-        wanted = chosen[name].wave[-CROPS:].tolist()
+        wanted = chosen[name].wave[last].tolist()
         recipes[name] = [draw(parameters, len(crystals), name, i) for i in wanted]
         waves[name] = blank.clone()
         waves[name][wanted] = waves_of(parameters, crystals, recipes[name], device)
     found = unseen_crops(parameters, Samples(blank[:1], **waves))
     return {
         name: Case(
-            Crops(*(v[-CROPS:] for v in (found[name].amplitude, found[name].phase, found[name].wave))),
+            Crops(*(v[last] for v in (found[name].amplitude, found[name].phase, found[name].wave))),
             recipes[name], [crystals[how.crystal].formula for how in recipes[name]],
         )
         for name, crystals in sets.items()
