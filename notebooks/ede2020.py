@@ -80,6 +80,7 @@ unet_depth: Optional[int] = None  # downsamplings of the better network
 greatest_defocus: Optional[float] = None  # of images, either way, Å
 least_dose: Optional[float] = None  # of images, electrons per Å²
 greatest_dose: Optional[float] = None  # of images, electrons per Å²
+network: Optional[str] = None  # run whose released network gives phases to start from
 examples: Optional[int] = None  # crops that each unseen set is judged by
 
 # %% tags=["hide-cell"]

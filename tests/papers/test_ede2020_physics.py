@@ -42,8 +42,9 @@ def test_the_network_gives_phases_to_measured_amplitudes(cases):
     case = cases["materials"]
     waves = physics.network_waves(SMOKE, case.crops, case.recipes)
     assert torch.allclose(waves.abs(), case.crops.amplitude, atol=1e-5)
-    with pytest.raises(InputError, match=f"{physics.RUN}-99"):
-        physics.network_waves(SMOKE.changed(scale="workshop", seed=99), case.crops, case.recipes)
+    named = SMOKE.changed(seed=99, network="better-restricted-n3")
+    with pytest.raises(InputError, match="better-restricted-n3-99"):
+        physics.network_waves(named, case.crops, case.recipes)
 
 
 def test_means_choices_and_correlations_are_those_of_the_crops(found):

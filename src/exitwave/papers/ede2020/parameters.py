@@ -121,6 +121,11 @@ class Parameters(PaperParameters):
     greatest_dose: float = Field(
         1e5, gt=0, description="of images, electrons per Å^2", json_schema_extra={"later": True}
     )
+    network: str = Field(
+        "",
+        description="run whose released network gives the phases to start from, for multislice after it",
+        json_schema_extra={"network_of": "ede2020"},
+    )
     examples: int = Field(19992, ge=4, description="crops that each unseen set is judged by")
 
     @property

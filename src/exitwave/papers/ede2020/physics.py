@@ -14,20 +14,19 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor, nn
+from torch import Tensor
 
 from exitwave.networks.released import load_released
-from exitwave.papers.ede2020 import judge
+from exitwave.papers.ede2020 import better, judge
 from exitwave.papers.ede2020.data import Recipe, Samples, draw, library, partition, waves_of
 from exitwave.papers.ede2020.parameters import Parameters
 from exitwave.papers.ede2020.prediction import _turns
-from exitwave.papers.ede2020.training import Crops, build, predict, unseen_crops
+from exitwave.papers.ede2020.shown import told
+from exitwave.papers.ede2020.training import Crops, unseen_crops
 from exitwave.papers.larsen2022.released import rank_correlation
 from exitwave.papers.quantities import quantity
 from exitwave.retrieve.column_potential import Fit, fit_potential
 
-# The run whose networks give the phases to start from.
-RUN = "better-restricted-n3"
 # Crops of each set, a quarter at most of those that networks are judged by. They are the last of them:
 # steps and priors of the fit were tried on the first 24, which are of other waves.
 CROPS = 24
@@ -79,27 +78,26 @@ def cases(parameters: Parameters, device: str = "cpu") -> dict[str, Case]:
     }  # fmt: skip
 
 
-def network_waves(parameters: Parameters, crops: Crops, conditions: Sequence[Recipe]) -> Tensor:  # noqa: ARG001
-    """Return amplitudes with the phases of the network, shape (sample, y, x), complex64.
+def network_waves(parameters: Parameters, crops: Crops, conditions: Sequence[Recipe]) -> Tensor:
+    """Return amplitudes with the phases of the released network, shape (sample, y, x), complex64.
 
-    At smoke scale the network has learned nothing.
+    Where none is named, the network has learned nothing.
 
     Parameters
     ----------
     conditions : sequence of Recipe
-        Of each crop, for networks that are told them.
+        Of each crop, which the network is told.
 
     Raises
     ------
     InputError
         If the released network is missing.
     """
-    network: nn.Module
-    if parameters.scale == "smoke":
-        network = build(parameters).eval()
-    else:
-        network = load_released("ede2020", RUN, parameters.seed, parameters.scale)
-    made = predict(network, crops)
+    network = better.build(parameters).eval()
+    if parameters.network:
+        network = load_released("ede2020", parameters.network, parameters.seed, parameters.scale)
+    batch = {"input": crops.amplitude[:, None], "conditions": told(list(conditions))}
+    made = better.predict(parameters, network, batch)
     return torch.polar(crops.amplitude, torch.atan2(made[:, 1], made[:, 0]))
 
 
