@@ -82,6 +82,7 @@ least_dose: Optional[float] = None  # of images, electrons per Å²
 greatest_dose: Optional[float] = None  # of images, electrons per Å²
 network: Optional[str] = None  # run whose released network gives phases to start from
 examples: Optional[int] = None  # crops that each unseen set is judged by
+idea: Optional[str] = None  # sharded, consistent or supervised: how Appendix A learns
 
 # %% tags=["hide-cell"]
 import time

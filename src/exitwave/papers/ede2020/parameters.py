@@ -127,6 +127,11 @@ class Parameters(PaperParameters):
         json_schema_extra={"network_of": "ede2020"},
     )
     examples: int = Field(19992, ge=4, description="crops that each unseen set is judged by")
+    idea: Literal["sharded", "consistent", "supervised"] = Field(
+        "sharded",
+        description="Appendix A: as it is, with each wave's own image asked for, or with true waves",
+        json_schema_extra={"later": True},
+    )
 
     @property
     def crop(self) -> int:

@@ -11,6 +11,8 @@ from exitwave.papers.ede2020.baselines import baseline, dataset, equations, foca
 from exitwave.papers.ede2020.better import better
 from exitwave.papers.ede2020.physics import physics
 from exitwave.papers.ede2020.prediction import live, prediction
+from exitwave.papers.ede2020.sharded import sharded
+from exitwave.papers.ede2020.sharded_losses import sharded_losses
 
 STUDIES: dict[str, Callable[..., xr.Dataset]] = {
     "baseline": baseline,
@@ -22,4 +24,6 @@ STUDIES: dict[str, Callable[..., xr.Dataset]] = {
     "better": better,
     "alternatives": alternatives,
     "physics": physics,
+    "sharded": sharded,
+    "sharded_losses": sharded_losses,
 }
