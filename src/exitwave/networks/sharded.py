@@ -21,6 +21,10 @@ from exitwave.optics import propagator
 
 METADATA = ("defocus", "energy", "depth", "pixel")
 _SLOPE = 0.2
+# A correction stays below this, over a mean modulus of 1: a judge can drive a linear one without bounds.
+_MOST = 4.0
+# Usual deviation of moduli from their mean, 1: a judge learns faster from what varies by about 1.
+_CONTRAST = 0.4
 
 
 def defocused(waves: torch.Tensor, metadata: torch.Tensor, *, back: bool = False) -> torch.Tensor:
@@ -75,8 +79,9 @@ class Scaled(nn.Module):
         if len(ranges) != len(METADATA) or not all(low < high for low, high in ranges):
             raise InputError(f"ranges {ranges} of metadata: give low < high of {', '.join(METADATA)}")
         low, high = zip(*ranges, strict=True)
-        self.register_buffer("low", torch.tensor(low, dtype=torch.float32))
-        self.register_buffer("high", torch.tensor(high, dtype=torch.float32))
+        # No weights: they follow from the architecture.
+        for name, value in (("low", low), ("high", high)):
+            self.register_buffer(name, torch.tensor(value, dtype=torch.float32), persistent=False)
 
     def forward(self, metadata: torch.Tensor) -> torch.Tensor:
         """Scale (sample, 4)."""
@@ -116,7 +121,7 @@ class WaveGenerator(nn.Module):
         modulus = modulus.float()
         start = as_channels(defocused(modulus[:, 0].to(torch.complex64), metadata, back=True))
         change = self.unet(torch.cat([modulus, start], 1), self.scaled(metadata))
-        return start + change.float()
+        return start + _MOST * torch.tanh(change.float() / _MOST)
 
 
 class ImageJudge(nn.Module):
@@ -151,7 +156,7 @@ class ImageJudge(nn.Module):
 
     def forward(self, modulus: torch.Tensor, metadata: torch.Tensor) -> torch.Tensor:
         """Judge moduli (sample, 1, y, x): one number each, shape (sample,)."""
-        conditions, x = self.scaled(metadata), modulus - 1
+        conditions, x = self.scaled(metadata), (modulus - 1) / _CONTRAST
         for layer, told in zip(self.layers, self.modulations, strict=True):
             x = functional.leaky_relu(modulate(told, layer(x), conditions), _SLOPE)
         return torch.as_tensor(self.last(x)).float().mean((1, 2, 3))
