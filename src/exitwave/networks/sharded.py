@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from exitwave.errors import InputError
-from exitwave.networks.layers import check_sizes, modulate, modulation
+from exitwave.networks.layers import Modulation, check_sizes
 from exitwave.networks.oneshot import _begin, _Spectral
 from exitwave.networks.unet import UNet
 from exitwave.optics import propagator
@@ -149,7 +149,7 @@ class ImageJudge(nn.Module):
         channels = [1, width, 2 * width, 4 * width]
         with torch.device("meta"):
             self.layers = nn.ModuleList(_Spectral(one, two, 2) for one, two in pairwise(channels))
-            self.modulations = nn.ModuleList(modulation(len(METADATA), n) for n in channels[1:])
+            self.modulations = nn.ModuleList(Modulation(len(METADATA), n) for n in channels[1:])
             self.last = nn.Conv2d(channels[-1], 1, 3, 1, 1)
         _begin(self, generator)
         self.scaled = Scaled(ranges)
@@ -158,5 +158,5 @@ class ImageJudge(nn.Module):
         """Judge moduli (sample, 1, y, x): one number each, shape (sample,)."""
         conditions, x = self.scaled(metadata), (modulus - 1) / _CONTRAST
         for layer, told in zip(self.layers, self.modulations, strict=True):
-            x = functional.leaky_relu(modulate(told, layer(x), conditions), _SLOPE)
+            x = functional.leaky_relu(told(layer(x), conditions), _SLOPE)
         return torch.as_tensor(self.last(x)).float().mean((1, 2, 3))
