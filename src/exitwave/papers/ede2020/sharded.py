@@ -42,6 +42,8 @@ _SPAN = 50.0
 # rate in waves without bounds (their correction is bounded since).
 _CYCLE, _CONSISTENCY = 0.1, 0.3
 _RATE, _RATE_JUDGE = 1e-3, 1e-3
+# Of weights, over some hundred steps: a game goes to and fro.
+_AVERAGE = 0.99
 _SEED = 27
 # Propagation takes what is cut out for periodic: so much of a field, and of a crop, is left out at each side.
 _FRAME, EDGE = 8, 4
@@ -165,7 +167,7 @@ def train(
         given["wave"] = seen.waves
     epochs = max(1, round(parameters.steps / (len(seen.images) // parameters.batch)))
     options = training.Options(
-        epochs=epochs, batch=parameters.batch, device=device, devices=how.devices,
+        epochs=epochs, batch=parameters.batch, average=_AVERAGE, device=device, devices=how.devices,
         budget_minutes=how.budget_minutes, validate_every=max(1, epochs // _VALIDATIONS),
     )  # fmt: skip
     curves = training.fit(
