@@ -12,6 +12,7 @@ from rich.table import Table
 
 from exitwave import __version__
 from exitwave.cli.methods import retrieve_app, simulate_app
+from exitwave.cli.one_shot import retrieve_one_shot
 from exitwave.cli.options import (
     Device,
     Scheduler,
@@ -39,6 +40,7 @@ app.add_typer(runs_app, name="runs")
 app.add_typer(simulate_app, name="simulate")
 app.add_typer(retrieve_app, name="retrieve")
 retrieve_app.command("focal-series")(retrieve_focal_series)
+retrieve_app.command("one-shot")(retrieve_one_shot)
 
 
 def _version(show: bool) -> None:

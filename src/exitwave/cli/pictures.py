@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from exitwave.units import length_text
 
 _DPI = 150
+# Larger fields of atoms are labelled in nm.
+_NM, _LARGE = 0.1, 200.0
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -40,6 +42,12 @@ def save_figure(figure: Figure, path: Path) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def unit_of(result: xr.Dataset) -> tuple[float, str]:
+    """Return how many of a unit are in one Å, and its name: Å, or nm for a large field."""
+    width = max(result.sizes[name] for name in ("y", "x")) * float(result["x"][1] - result["x"][0])
+    return (_NM, "nm") if width > _LARGE else (1.0, "Å")
 
 
 def borders(result: xr.Dataset, unit: float) -> tuple[float, float, float, float]:

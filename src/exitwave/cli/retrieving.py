@@ -24,8 +24,12 @@ Preview = Annotated[bool, typer.Option(help="Write a figure next to the output, 
 Retrieve = Callable[..., "xr.Dataset"]
 
 
-def read(files: list[Path], defocus: str | None, energy: str | None, pixel: str | None) -> xr.Dataset:
+def read(
+    files: list[Path], defocus: str | None, energy: str | None, pixel: str | None, *, in_focus: bool = False
+) -> xr.Dataset:
     """Return the images of files; what the command line says of them comes first.
+
+    With `in_focus` images whose defocus is said nowhere count as in focus.
 
     Raises
     ------
@@ -40,6 +44,7 @@ def read(files: list[Path], defocus: str | None, energy: str | None, pixel: str 
         defocus=None if defocus is None else quantities(defocus, "Å", "defocus"),
         energy=None if energy is None else quantity(energy, "eV", "energy"),
         sampling=None if pixel is None else quantity(pixel, "Å", "pixel"),
+        in_focus=in_focus,
     )
 
 
@@ -55,7 +60,7 @@ def with_progress(
     from rich.progress import Progress
 
     with Progress(console=err, disable=not steps or not err.is_terminal) as bar:
-        task = bar.add_task(options["method"], total=steps or None)
+        task = bar.add_task(options.get("method", "network"), total=steps or None)
         result = retrieve(
             record,
             observe=lambda step, _: bar.update(task, completed=step),
@@ -84,6 +89,8 @@ _OPTIONS = {
     "focal_spread=": "--focal-spread ",
     "register=False": "--no-register",
     "network=...": "--weights FILE",
+    "thickness=": "--thickness ",
+    "alternatives=": "--alternatives ",
 }
 
 

@@ -12,12 +12,10 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from exitwave import records
-from exitwave.cli.pictures import borders, draw_residuals, new_figure
+from exitwave.cli.pictures import borders, draw_residuals, new_figure, unit_of
 from exitwave.records import Array
 from exitwave.retrieve.exit_wave import unexplained
 
-# Larger fields are labelled in nm.
-_NM, _LARGE = 0.1, 200.0
 _BINS = 100
 
 
@@ -28,8 +26,7 @@ def draw(result: xr.Dataset) -> Figure:
     does not has a cyclic map over the whole turn.
     """
     wave = records.from_parts(result["wave"])
-    large = max(wave.shape) * float(result["x"][1] - result["x"][0]) > _LARGE
-    unit, name = (_NM, "nm") if large else (1.0, "Å")
+    unit, name = unit_of(result)
     extent = borders(result, unit)
     figure = new_figure(16, 4.2)
     amplitude, phase, plane, residuals = figure.subplots(1, 4, width_ratios=(1.15, 1.15, 1.0, 1.0))

@@ -57,6 +57,7 @@ def read_images(
     defocus: float | Sequence[float] | None = None,
     sampling: float | tuple[float, float] | None = None,
     energy: float | None = None,
+    in_focus: bool = False,
 ) -> xr.Dataset:
     """Read one or more image files into one record.
 
@@ -72,6 +73,8 @@ def read_images(
         Pixel size in Å, one number or ``(y, x)``.
     energy : float, optional
         Beam energy, eV.
+    in_focus : bool
+        Images whose defocus is neither in the files nor given count as in focus.
 
     Returns
     -------
@@ -111,6 +114,8 @@ def read_images(
     pixel = _common(stacks, "sampling", "Å") if sampling is None else _pair(sampling)
     volts = _common(stacks, "energy", "eV") if energy is None else _numbers("energy", energy, "in eV")[0]
     foci = _defoci(stacks) if defocus is None else _numbers("defocus", defocus, "in Å, one for each image")
+    if foci is None and in_focus:
+        foci = [0.0] * len(images)
     if pixel is None or volts is None or foci is None:
         raise _request(stacks, {"sampling": pixel, "energy": volts, "defocus": foci}, len(images))
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused by the record
