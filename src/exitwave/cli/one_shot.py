@@ -14,6 +14,8 @@ from exitwave.errors import InputError
 if TYPE_CHECKING:
     import xarray as xr
 
+_AGREED = 0.005  # rad: what is shown as 0.00
+
 
 def retrieve_one_shot(
     files: Files,
@@ -58,6 +60,7 @@ def retrieve_one_shot(
             "modulus": modulus, "alternatives": alternatives, "seed": seed, "device": device,
         }  # fmt: skip
         record = retrieving.read(files, None, energy, pixel, in_focus=True)
+        one_shot.known_of(record, options["thickness"], alternatives)  # before anything is loaded
         networks, names = _networks(weights, flow_weights, alternatives, device)
         result = retrieving.with_progress(
             one_shot.retrieve, record, {**options, **networks}, 1 + alternatives
@@ -106,8 +109,9 @@ def report(result: xr.Dataset) -> list[str]:
         "phases are known but for a constant: here the mean of the wave is positive",
     ]
     lines[1:-2] = [f"that of{line}" for line in lines[1:-2]]
-    if float(result["disagreement"]):
-        lines.append(f"tiles differ from their blend by {float(result['disagreement']):.2f} rad on average")
+    apart = float(result["disagreement"])
+    if apart > _AGREED:
+        lines.append(f"tiles differ from their blend by {apart:.2f} rad on average")
     if "spread" in result:
         lines.append(
             f"{result.sizes['alternative']} alternatives differ by {float(result['spread'].mean()):.2f} rad "

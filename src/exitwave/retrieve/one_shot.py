@@ -90,7 +90,7 @@ class Trained:
             )
         if not self.thickness[0] <= thickness <= self.thickness[1]:
             found.append(
-                f"a thickness of {_length(thickness)}, but the network was trained with "
+                f"a thickness of {thickness / 10:g} nm, but the network was trained with "
                 f"{_range(self.thickness)}"
             )
         if not self.sampling[0] * (1 - _SAME) <= sampling <= self.sampling[1] * (1 + _SAME):
@@ -106,12 +106,8 @@ def _volts(energies: tuple[float, ...]) -> str:
     return f"{', '.join(most)} and {last} keV" if most else f"{last} keV"
 
 
-def _length(value: float) -> str:
-    return length_text(value).lstrip("+")
-
-
 def _range(lengths: tuple[float, float]) -> str:
-    return f"{_length(lengths[0])} to {_length(lengths[1])}"
+    return f"{lengths[0] / 10:g} to {lengths[1] / 10:g} nm"
 
 
 def conditions_of(energy: float, thickness: float, sampling: float) -> Tensor:
@@ -205,11 +201,11 @@ def retrieve(
             if warn is not None:
                 warn(text)
 
-    known = _known(record, thickness)
+    known = known_of(record, thickness, alternatives)
     check_network(network)
     others = flow_trained or trained
-    if alternatives and (flow is None or alternatives < 2):
-        raise InputError(f"alternatives={alternatives}: give a flow that draws 2 or more, or alternatives=0")
+    if alternatives and flow is None:
+        raise InputError(f"{alternatives} alternatives, but no flow that draws them: pass flow=...")
     measured = _measured(record, modulus, tell)
     for each in (trained, others) if alternatives else (trained,):
         for text in each.doubts(**known):
@@ -260,8 +256,16 @@ def field_text(tiles: Tiles) -> str:
     return f"the field was {padded + ' and ' if padded else ''}{cut}"
 
 
-def _known(record: xr.Dataset, thickness: float | None) -> dict[str, float]:
-    """Return energy (eV), thickness and pixel size (Å)."""
+def known_of(record: xr.Dataset, thickness: float | None, alternatives: int = 0) -> dict[str, float]:
+    """Return energy (eV), thickness and pixel size (Å) of a record, which a network can take.
+
+    Raises
+    ------
+    InputError
+        As :func:`retrieve`, but for the pixels themselves and the networks.
+    """
+    if alternatives < 0 or alternatives == 1:
+        raise InputError(f"alternatives={alternatives} have no spread: use 2 or more, or alternatives=0")
     records.validate(record, "images")
     images = record.sizes["defocus"]
     if images != 1:
