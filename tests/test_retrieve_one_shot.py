@@ -196,6 +196,14 @@ class TestWave:
         assert apart > 0.5
         assert report(found)[-1] == f"tiles differ from their blend by {apart:.2f} rad on average"
 
+    def test_a_tile_alone_contradicts_nothing(self):
+        """Whatever is made of what is reflected."""
+
+        def lopsided(inputs, _):
+            return components(torch.linspace(0, 6, 64 * 64).reshape(1, 64, 64))
+
+        assert float(retrieve(moduli((40, 40)), network=lopsided)["disagreement"]) < ROUNDING
+
     def test_says_how_the_field_was_given(self):
         said = {
             shape: retrieve(moduli(shape)).attrs["field"]

@@ -50,6 +50,17 @@ def test_more_steps_come_nearer():
     assert apart[1] < 0.3 * apart[0]
 
 
+def test_a_flow_from_given_noise_is_that_of_samples():
+    mean = torch.linspace(-1, 1, 5 * 256).reshape(5, 1, 16, 16)
+    told = torch.zeros(5, 0)
+    for steps in (1, 5):
+        drawn = flow.sample(
+            Known(0.3), mean, told, torch.Generator().manual_seed(2), channels=1, steps=steps, batch=2
+        )
+        start = torch.randn(5, 1, 16, 16, generator=torch.Generator().manual_seed(2))
+        torch.testing.assert_close(flow.follow(Known(0.3), start, mean, told, steps=steps), drawn)
+
+
 def test_what_is_drawn_follows_from_the_generator():
     mean = torch.zeros(2, 1, 16, 16)
     one, two, other = (

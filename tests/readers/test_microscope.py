@@ -108,6 +108,15 @@ def test_an_own_record_tells_all(tmp_path):
     assert record["intensity"].attrs == own["intensity"].attrs
 
 
+def test_in_focus_is_what_files_do_not_deny(tmp_path):
+    np.save(tmp_path / "a.npy", STACK)
+    known = {"sampling": 2.0, "energy": 80e3, "in_focus": True}
+    assert read_images(tmp_path / "a.npy", **known)["defocus"].values.tolist() == [0.0] * len(STACK)
+    records.save(records.images(STACK, defocus=[-50, 50], sampling=2.0, energy=80e3), tmp_path / "a.nc")
+    assert read_images(tmp_path / "a.nc", **known)["defocus"].values.tolist() == [-50.0, 50.0]
+    assert read_images(tmp_path / "a.npy", **known, defocus=[1, 2])["defocus"].values.tolist() == [1.0, 2.0]
+
+
 @pytest.mark.parametrize("kind", ["dm3", "velox.emd"])
 def test_one_defocus_does_not_do_for_a_stack(tmp_path, kind):
     path = tmp_path / f"a.{kind}"

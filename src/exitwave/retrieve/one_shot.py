@@ -344,7 +344,8 @@ def _predicted(
     made = _components(network, conditions, device, given[:, None])
     turned = made * tiles.turned(given * made)[:, None, None]
     blend = tiles.join(turned)
-    apart = (turned * tiles.cut(blend).conj()).angle().abs().mean()
+    # Joined, so that what is beside the field does not count.
+    apart = tiles.join((turned * tiles.cut(blend).conj()).angle().abs()).mean()
     return blend.angle(), apart
 
 
