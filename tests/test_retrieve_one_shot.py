@@ -270,6 +270,11 @@ class TestTraining:
         for row, wanted in zip(values.tolist(), expected, strict=True):
             torch.testing.assert_close(one_shot.conditions_of(*row), wanted)
 
+    def test_gauge_is_that_of_the_training(self):
+        waves = torch.polar(moduli((3, 20, 20)), 6 * moduli((3, 20, 20), 1))
+        torch.testing.assert_close(one_shot.in_gauge(waves), shown.in_gauge(waves))
+        assert bool((one_shot.in_gauge(waves).mean((1, 2)).real > 0).all())
+
     def test_is_that_of_the_weights(self, tmp_path):
         parameters = Parameters.at("workshop", steps=7)
         path = weights_of(tmp_path / "net.safetensors", parameters)
