@@ -100,14 +100,41 @@ def sample(
     InputError
         If there is no step.
     """
+    start = torch.randn(len(inputs), channels, *inputs.shape[2:], generator=generator).to(inputs)
+    return follow(network, start, inputs, conditions, steps=steps, batch=batch)
+
+
+def follow(
+    network: nn.Module, start: Tensor, inputs: Tensor, conditions: Tensor, *, steps: int = 8, batch: int = 32
+) -> Tensor:
+    """Follow the flow from noise that is given to where it ends.
+
+    Parameters
+    ----------
+    network : Module
+        As :class:`FlowMatching` trains it.
+    start : Tensor, shape (sample, target channel, y, x)
+        Normal noise.
+    inputs, conditions, steps, batch
+        As for :func:`sample`.
+
+    Returns
+    -------
+    Tensor, shape (sample, target channel, y, x)
+
+    Raises
+    ------
+    InputError
+        If there is no step.
+    """
     if steps < 1:
         raise InputError(f"{steps} steps along a flow: use 1 or more")
-    found = torch.randn(len(inputs), channels, *inputs.shape[2:], generator=generator).to(inputs)
 
     def velocity(at: Tensor, time: float) -> Tensor:
         told = torch.cat([conditions, _told(conditions.new_full((len(conditions),), time))], 1)
         return predict(network, torch.cat([at, inputs], 1), told, batch=batch).to(at)
 
+    found = start
     for i in range(steps):
         slope = velocity(found, i / steps)
         ahead = found + slope / steps
@@ -120,37 +147,3 @@ def _told(time: Tensor) -> Tensor:
     """Return times 0..1 as conditions, shape (sample, 3)."""
     turn = 2 * torch.pi * time
     return torch.stack([2 * time - 1, turn.cos(), turn.sin()], 1)
-
-
-def follow(
-    network: nn.Module, start: Tensor, inputs: Tensor, conditions: Tensor, *, steps: int = 8
-) -> Tensor:
-    """Follow the flow from noise that is given to where it ends, as :func:`sample` does from its own.
-
-    Parameters
-    ----------
-    network : Module
-        As :class:`FlowMatching` trains it.
-    start : Tensor, shape (sample, target channel, y, x)
-        Normal noise.
-    inputs : Tensor, shape (sample, channel, y, x)
-    conditions : Tensor, shape (sample, condition)
-    steps : int
-        Along the flow.
-
-    Returns
-    -------
-    Tensor, shape (sample, target channel, y, x)
-    """
-
-    def velocity(at: Tensor, time: float) -> Tensor:
-        told = torch.cat([conditions, _told(conditions.new_full((len(conditions),), time))], 1)
-        return predict(network, torch.cat([at, inputs], 1), told, batch=len(start))
-
-    found = start
-    for i in range(steps):
-        slope = velocity(found, i / steps)
-        ahead = found + slope / steps
-        # As in sample, the last step is a plain one.
-        found = ahead if i == steps - 1 else found + (slope + velocity(ahead, (i + 1) / steps)) / (2 * steps)
-    return found
