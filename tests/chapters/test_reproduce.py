@@ -72,6 +72,17 @@ class TestReproduce:
             assert variable.attrs["units"]
             assert variable.attrs["long_name"]
 
+    def test_keeps_nothing_that_the_run_is_to_be_without(self, stored, monkeypatch):
+        claims = load_claims("zhou2020")
+        run = claims.runs[RUN].model_copy(update={"without": ["tie_resolution"]})
+        changed = claims.model_copy(update={"runs": claims.runs | {RUN: run}})
+        monkeypatch.setattr(reproduce, "load_claims", lambda _: changed)
+        before = records.load(stored)
+        reproduce.reproduce("zhou2020", "smoke", only=RUN, report=lambda *_: None)
+        after = records.load(stored)
+        assert set(before.data_vars) - set(after.data_vars) == {"tie_resolution"}
+        assert after["tie_accuracy"].equals(before["tie_accuracy"])
+
     def test_holds_what_the_study_gives(self, stored):
         parameters = Parameters.at("smoke", focus="moderate", images=2, noise=0.1, seed=2)
         here = STUDY(parameters)

@@ -91,12 +91,11 @@ def reproduce(paper: str, scale: Scale, *, only: str | None = None, report: Repo
     released, missing = release(paper, scale, wanted)
     # All at once, so that no worker waits for the last point of a run.
     results = iter(run_points([point for each in points.values() for point in each], report=report, **how))
-    stored = [
-        records.save(
-            _collect(paper, scale, name, each, [next(results) for _ in each]), run_file(paper, scale, name)
-        )
-        for name, each in points.items()
-    ]
+    stored = []
+    for name, each in points.items():
+        result = _collect(paper, scale, name, each, [next(results) for _ in each])
+        kept = result.drop_vars(runs[name].without)
+        stored.append(records.save(kept, run_file(paper, scale, name)))
     if missing:
         raise InputError(missing)
     return stored + released

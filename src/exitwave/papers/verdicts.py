@@ -34,6 +34,8 @@ class Run(BaseModel):
     ----------
     release : int
         Of how many seeds, from 0, the weights of the trained network are kept with the project.
+    without : list of str
+        Quantities of the study that are not kept, such as pictures that no figure shows.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,6 +44,7 @@ class Run(BaseModel):
     settings: dict[str, Any]
     seeds: int
     release: int = Field(0, ge=0)
+    without: list[str] = []
 
     @model_validator(mode="after")
     def _check_release(self) -> Run:
