@@ -484,6 +484,86 @@ row(
 
 # %% [markdown]
 # FLOWTEXT
+#
+# ### Physics after the network, or instead of it
+#
+# Not every wave is the exit wave of a crystal. Let the potential be the same in every slice, positive and smooth, and let multislice carry a plane wave through it: then there are as many unknowns as measured moduli
+# ({func}`exitwave.retrieve.column_potential.fit_potential`). Energy, thickness and pixel size are told, the crystal and its tilt are not. For crops of the restricted scope the fit starts from a flat potential, or from the wave of the network:
+
+# %%
+physics = stored("physics")
+if physics is not None:
+    display(Markdown(beyond_figures.fits(physics)))  # noqa: F821
+    display(row(*beyond_figures.fitted(physics)))  # noqa: F821
+
+# %% [markdown]
+# PHYSICSTEXT
+#
+# ### Sharded holography
+#
+# Appendix A has an idea that nobody has shown working: to learn waves from single images, each at another focus, and never to see a phase. A generator makes a wave of an image; a faux transfer function makes another image of that wave, which a judge must not tell from real ones; and of that
+# image the generator must make the same wave again ({mod}`exitwave.papers.ede2020.sharded`). One thin material along few zone axes, 600 images at -50 to 50 Å:
+
+# %%
+SHARDED = {
+    "as in the appendix": stored("sharded"),
+    "and its own image explained": stored("sharded-consistent"),
+    "the same network, shown true waves": stored("sharded-supervised"),
+}
+if SHARDED["as in the appendix"] is not None:
+    display(Markdown(beyond_figures.shards(SHARDED)))  # noqa: F821
+
+# %%
+judged = stored("sharded-losses")
+if judged is not None:
+    display(Markdown(beyond_figures.losses(judged)))  # noqa: F821
+
+# %% [markdown]
+# SHARDEDTEXT
+#
+# ## Your own amplitude
+#
+# One command takes an image of a crystal in focus, or a modulus, to a wave, by the released networks; it says what they were trained on, and how far the alternatives that the generative network draws are apart:
+#
+# ```
+# exitwave retrieve one-shot image.tif --energy 200keV --pixel 0.02nm --thickness 10nm -o wave.nc
+# ```
+#
+# Networks have seen crops of 64 pixels: larger fields are cut into tiles that overlap by half, each turned to agree with its neighbours. A voltage, a thickness or a pixel size outside the training is
+# warned of, with the range. Here it is given 96 x 96 pixels of a crystal of an unseen type:
+
+# %%
+import os
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+from subprocess import run
+
+from IPython.display import Image, display
+
+from exitwave.papers.pictures import shrunk
+
+if stored("flow-multi-n3") is not None and stored("better-multi-n3") is not None:
+    recipe = data_sets.draw(parameters, len(unseen_crystals), "materials", 0)
+    own = data_sets.waves_of(parameters, unseen_crystals, [recipe])[0]
+    few = min(96, parameters.field)
+    told = recipe.exposure
+    command = (
+        f"retrieve one-shot modulus.npy --modulus --energy {told.energy / 1e3:g}keV --pixel {recipe.sampling:.4f} "
+        f"--thickness {told.depth:.1f} --alternatives 3 -o wave.nc"
+    )
+    plain = {name: value for name, value in os.environ.items() if "COLOR" not in name} | {"TERM": "dumb"}
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder) / "modulus.npy", own[:few, :few].abs().numpy())
+        full = [sys.executable, "-m", "exitwave.cli", *shlex.split(command)]
+        done = run(full, cwd=folder, env=plain, capture_output=True, text=True, check=True)
+        print(f"$ exitwave {command}\n{done.stdout}")
+        mine = records.load(Path(folder) / "wave.nc")
+        display(Image(shrunk((Path(folder) / "wave.png").read_bytes(), 1000)))
+
+# %% [markdown]
+# OWNTEXT
 
 # %% [markdown]
 # ## What the paper and its code disagree about
@@ -546,7 +626,8 @@ for depth, beams in zip(depths, simulate(slabs, [Exposure(200e3, each) for each 
     print(
         f"{depth:4.0f} Å: amplitude {float(image.abs().std()):.3f}, phase {float(image.angle().std()):.3f} rad"
     )
-# The phase grows with thickness, the amplitude with its square: where crystals are thin it says almost nothing.
+# Both grow alike. Atoms are so sharp that within 5 Å the beam turns part of what they do to its phase into amplitude:
+# that is what a network can see.
 
 # %% [markdown]
 # ## This paper's claims

@@ -87,3 +87,63 @@ def test_a_table_has_a_row_for_each_run_there_is():
         "| one | 190 | 0.200 | 1.200 | 2.200 |",
         "| still |  | 0.200 | 1.200 | 2.200 |",
     ]
+
+
+def scalars(**values):
+    return xr.Dataset(
+        {name: ("seed", [value - 0.1, value + 0.1]) for name, value in values.items()}
+    ).assign_coords(seed=[0, 1])
+
+
+def test_fits_have_errors_and_residuals():
+    ways = ("constant", "start", "zero", "after", "together", "chosen", "right")
+    values = {f"{name}_{way}": i + 1.0 for name in ("parameters", "materials") for i, way in enumerate(ways)}
+    values |= {f"{name}_zero_residual": 0.2 for name in ("parameters", "materials")}
+    run = scalars(**values).assign_coords(set=["parameters", "materials"])
+    lines = drawn.fits(run).splitlines()
+    assert len(lines) == 2 + len(ways)
+    assert lines[0] == "| cyclic error, rad (residual) | parameters | materials |"
+    assert lines[4].endswith("| 3.000 (0.200) | 3.000 (0.200) |")
+    assert lines[5].endswith("| 4.000 | 4.000 |")
+
+
+def test_fitted_phases_are_drawn_beside_the_truth():
+    pixels = np.zeros((2, 8, 8), np.uint8)
+    run = xr.Dataset(
+        {
+            name: (("seed", "y", "x"), pixels + i)
+            for i, name in enumerate(("amplitude", "phase", "network", "by_zero", "by_after"))
+        }
+    )
+    run = run.assign(formula=("seed", ["NaCl", "Si"])).assign_coords(seed=[0, 1])
+    titles = [each.opts.get("plot").kwargs["title"] for each in drawn.fitted(run)]
+    assert titles == ["NaCl", "true phase", "network", "columns", "columns after network"]
+
+
+def test_sharded_learning_stands_beside_waves_without_a_network():
+    one = scalars(
+        cyclic=0.3,
+        wave=0.5,
+        foci=1.0,
+        constant_cyclic=0.4,
+        constant_wave=0.7,
+        constant_foci=1.1,
+        start_cyclic=0.35,
+        start_wave=0.6,
+        start_foci=0.9,
+    )
+    lines = drawn.shards({"idea": one, "none": None}).splitlines()
+    assert lines[2:] == [
+        "| the modulus as the wave | 0.400 | 0.700 | 1.100 |",
+        "| that, brought back to focus | 0.350 | 0.600 | 0.900 |",
+        "| idea | 0.300 | 0.500 | 1.000 |",
+    ]
+
+
+def test_losses_are_those_of_the_run():
+    run = scalars(
+        true_judged=0.5, constant_judged=0.3, start_judged=0.3, conjugated_judged=0.3, untold_judged=0.5
+    )
+    lines = drawn.losses(run).splitlines()
+    assert lines[2] == "| true waves | 0.50 |"
+    assert lines[-1] == "| conjugated waves, sign of the defocus not told | 0.50 |"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -101,4 +101,67 @@ def table(rows: Sequence[tuple[str, xr.Dataset | None, str]], title: str) -> str
             weights = "" if kind == "constant" else f"{float(run['parameters'].mean()) / 1e3:.0f}"
             errors = (f"{float(run[f'{name}_{kind}'].mean()):.3f}" for name in SETS)
             lines.append(f"| {text} | {weights} | {' | '.join(errors)} |")
+    return "\n".join(lines)
+
+
+_FITS = {
+    "constant": "one phase for all pixels",
+    "start": "network",
+    "zero": "columns, from a flat potential",
+    "after": "columns, from the network's wave, whose phase is then dropped",
+    "together": "columns, that explain amplitude and network's wave",
+    "chosen": "flat or network's, the one with the lower residual",
+    "right": "columns, from the right phase with noise",
+}
+
+
+def fits(run: xr.Dataset) -> str:
+    """Return a table of cyclic errors and residuals of fitted columns, means over seeds, as Markdown."""
+    sets = [str(each) for each in run["set"].values]
+    lines = [f"| cyclic error, rad (residual) | {' | '.join(sets)} |", "|---" * (1 + len(sets)) + "|"]
+    for way, text in _FITS.items():
+        cells = []
+        for name in sets:
+            cell = f"{float(run[f'{name}_{way}'].mean()):.3f}"
+            if f"{name}_{way}_residual" in run:
+                cell += f" ({float(run[f'{name}_{way}_residual'].mean()):.3f})"
+            cells.append(cell)
+        lines.append(f"| {text} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def fitted(run: xr.Dataset) -> list[Any]:
+    """Draw amplitude, true phase, the network's and those of fitted columns, of the first seed."""
+    one = run.sel(seed=0)
+    titles = {
+        "phase": "true phase",
+        "network": "network",
+        "by_zero": "columns",
+        "by_after": "columns after network",
+    }
+    drawn = [phase(one[name].values, title) for name, title in titles.items()]
+    return [modulus(one["amplitude"].values, str(one["formula"].values)), *drawn]
+
+
+def shards(runs: Mapping[str, xr.Dataset | None]) -> str:
+    """Return a table of sharded learning beside waves that need no network, means over seeds, as Markdown."""
+    found = {title: run for title, run in runs.items() if run is not None}
+    first = next(iter(found.values()))
+    rows = [("the modulus as the wave", first, "constant_"), ("that, brought back to focus", first, "start_")]
+    rows += [(title, run, "") for title, run in found.items()]
+    lines = ["| wave | cyclic error, rad | relative wave error | error of moduli at unseen foci |", "|---|---|---|---|"]
+    for title, run, prefix in rows:
+        cells = (f"{float(run[prefix + name].mean()):.3f}" for name in ("cyclic", "wave", "foci"))
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def losses(run: xr.Dataset) -> str:
+    """Return a table of what a judge can tell from real images, means over seeds, as Markdown."""
+    titles = {
+        "true": "true waves", "constant": "a constant phase", "start": "moduli brought back to focus",
+        "conjugated": "conjugated waves", "untold": "conjugated waves, sign of the defocus not told",
+    }  # fmt: skip
+    lines = ["| faux images of | loss of the judge, 1/2 if they pass |", "|---|---|"]
+    lines += [f"| {text} | {float(run[f'{name}_judged'].mean()):.2f} |" for name, text in titles.items()]
     return "\n".join(lines)
