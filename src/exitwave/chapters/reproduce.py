@@ -82,7 +82,8 @@ def reproduce(paper: str, scale: Scale, *, only: str | None = None, report: Repo
     Raises
     ------
     InputError
-        After all is stored, if weights that are to be released are missing.
+        After all is stored, if weights that are to be released are missing, or a quantity that is not to be
+        kept.
     """
     runs = selected_runs(paper, only)
     points = {name: run_points_of(paper, run, scale) for name, run in runs.items()}
@@ -94,7 +95,12 @@ def reproduce(paper: str, scale: Scale, *, only: str | None = None, report: Repo
     stored = []
     for name, each in points.items():
         result = _collect(paper, scale, name, each, [next(results) for _ in each])
-        kept = result.drop_vars(runs[name].without)
+        for quantity in runs[name].without:
+            if quantity not in result:
+                missing = (
+                    f"{name} is to be without {quantity!r}, which its study does not give: correct claims.yml"
+                )
+        kept = result.drop_vars(runs[name].without, errors="ignore")
         stored.append(records.save(kept, run_file(paper, scale, name)))
     if missing:
         raise InputError(missing)

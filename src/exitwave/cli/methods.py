@@ -122,6 +122,7 @@ def retrieve_lorentz(
     from exitwave.units import quantity
 
     with retrieving.refusals_as_options():
+        retrieving.check_output(output, files)
         options: dict[str, Any] = {
             "method": method, "register": register, "free": retrieving.names_of(free),
             "likelihood": likelihood, "weight": weight, "cutoff": cutoff, "symmetrise": symmetrise,

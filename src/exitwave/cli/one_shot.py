@@ -55,6 +55,7 @@ def retrieve_one_shot(
     from exitwave.units import quantity
 
     with retrieving.refusals_as_options():
+        retrieving.check_output(output, files)
         options: dict[str, Any] = {
             "thickness": None if thickness is None else quantity(thickness, "Å", "thickness"),
             "modulus": modulus, "alternatives": alternatives, "seed": seed, "device": device,
@@ -115,6 +116,6 @@ def report(result: xr.Dataset) -> list[str]:
     if "spread" in result:
         lines.append(
             f"{result.sizes['alternative']} alternatives differ by {float(result['spread'].mean()):.2f} rad "
-            "on average; 1.57 rad if the modulus said nothing"
+            "on average"
         )
     return lines

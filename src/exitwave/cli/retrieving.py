@@ -24,6 +24,19 @@ Preview = Annotated[bool, typer.Option(help="Write a figure next to the output, 
 Retrieve = Callable[..., "xr.Dataset"]
 
 
+def check_output(output: Path, files: list[Path]) -> None:
+    """Refuse to write where an image is.
+
+    Raises
+    ------
+    InputError
+    """
+    written = {each.resolve() for each in (output, output.with_suffix(".png"))}
+    for path in files:
+        if path.resolve() in written:
+            raise InputError(f"{path} is one of the images: give another --output, which may not replace it")
+
+
 def read(
     files: list[Path], defocus: str | None, energy: str | None, pixel: str | None, *, in_focus: bool = False
 ) -> xr.Dataset:

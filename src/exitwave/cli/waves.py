@@ -90,6 +90,7 @@ def retrieve_focal_series(
     from exitwave.units import quantity
 
     with retrieving.refusals_as_options():
+        retrieving.check_output(output, files)
         options: dict[str, Any] = {
             "method": method, "vacuum": vacuum, "register": register, "refine_defocus": refine_defocus,
             "free": None if free is None else retrieving.names_of(free),

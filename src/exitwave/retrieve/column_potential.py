@@ -5,14 +5,15 @@ be what multislice makes of real columns along the beam: energy, thickness and p
 potential V(y, x) is not, and L-BFGS moves it until the modulus of its wave is the one that was measured.
 Three priors stand behind it:
 
-- the potential is not negative: it is a sum of blobs of positive weight, whose spectrum 1 / (1 + k²/k0²) is
-  that of a screened charge (Wentzel), so that it is smooth as well;
-- it has no frequencies beyond the band of the wave;
+- the potential is a sum of blobs of positive weight, whose spectrum 1 / (1 + k²/k0²) is that of a screened
+  charge (Wentzel), so that it is smooth as well;
+- it has no frequencies beyond the band of the wave, whose edge makes a blob ring a little below zero;
 - few steps are taken from a potential that is small and flat: what a crystal has besides columns (layers of
   atoms, tilt) would be forced into the columns by many.
 
-The crop is no period of anything: the potential goes on in a margin around it, where nothing is measured. The
-problem is not convex; where it ends depends on where it starts.
+The crop is no period of anything: the potential goes on in a margin around it, where nothing is measured, and
+beyond that the field wraps around, which thick crystals feel. The problem is not convex; where it ends depends
+on where it starts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A wave from one modulus, by a network that learned what waves of crystals are like.
 
 Nothing in a modulus says what its phase is: it is the training that does, and nothing checks the result. So a
-second network may draw other phases that fit as well, whose spread says how far the modulus leaves it open.
+second network may draw other phases that its training makes as likely, whose spread says how far the modulus
+leaves it open.
 """
 
 from __future__ import annotations
@@ -39,11 +40,12 @@ _SQUARE = 1e-3  # by which the sides of a pixel may differ
 _LEAST_SIDE = 16  # pixels
 _NOISE = 4.0  # standard deviations by which noise may make a pixel negative: one in thirty thousand
 _TILES = 32  # at once
+_MOST = 16_000  # tiles of all alternatives, which are kept: some 2 GB
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a network was trained on: simulated waves in the plane of their exit, without noise.
+    """What a network was trained on: simulated waves some Å behind their crystals, without noise.
 
     Attributes
     ----------
@@ -75,9 +77,9 @@ class Trained:
         """Return all that in words."""
         of = "one crystal" if self.scope == "single" else f"a library of {self.crystals} crystals"
         return (
-            f"trained in {self.steps} steps on crops of {self.pixels} x {self.pixels} pixels of {self.waves} "
-            f"simulated waves of {of} (scope {self.scope}, n_terms {self.terms}), in focus and without "
-            f"noise: {_volts(self.energies)}, thickness {_range(self.thickness)}, pixels of "
+            f"trained in at most {self.steps} steps on crops of {self.pixels} x {self.pixels} pixels of "
+            f"{self.waves} simulated waves of {of} (scope {self.scope}, n_terms {self.terms}), in focus and "
+            f"without noise: {_volts(self.energies)}, thickness {_range(self.thickness)}, pixels of "
             f"{self.sampling[0]:.3g} to {self.sampling[1]:.3g} Å"
         )
 
@@ -221,11 +223,16 @@ def retrieve(
         observe(1, math.nan)
     if flow is not None and alternatives:
         other = Tiles(tiles.shape, others.pixels)
+        if alternatives * len(other) > _MOST:
+            raise InputError(
+                f"{alternatives} alternatives of {len(other)} tiles are more than {_MOST}: give a part of "
+                "the image, or alternatives=0"
+            )
         noise = torch.Generator().manual_seed(seed)
         drawn, spread = _drawn(flow, other, contrast, conditions, alternatives, noise, device, observe)
         drawn = aligned(torch.polar(wave.abs(), drawn), wave).angle()
         result["alternatives"] = _angle(drawn, ("alternative", "y", "x"), "phases that another network drew")
-        result["spread"] = _angle(spread, ("y", "x"), "mean distance of two alternatives, π/2 if unrelated")
+        result["spread"] = _angle(spread, ("y", "x"), "mean distance of two alternatives")
         if others != trained:
             said["trained"] += f"; that of the alternatives {others.statement()}"
     return result.assign_attrs(said | ({"warning": "; ".join(told)} if told else {}))
@@ -355,8 +362,11 @@ def _drawn(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Return phases, shape (alternative, y, x), and their mean distance, shape (y, x)."""
     given, drawn = tiles.cut(contrast), []
+    # Noise is as large as the padded field: reflected, it would be none.
+    sides = [side + sum(around) for side, around in zip(tiles.shape, tiles.padding, strict=True)]
+    padded = Tiles((sides[0], sides[1]), tiles.pixels)
     for i in range(count):
-        noise = tiles.cut(torch.randn(2, *tiles.shape, generator=generator)).movedim(1, 0)
+        noise = padded.cut(torch.randn(2, *padded.shape, generator=generator)).movedim(1, 0)
         made = _components(flow, conditions, device, noise, given[:, None])
         drawn.append(made / made.abs().clamp_min(torch.finfo(made.real.dtype).tiny))
         if observe is not None:

@@ -149,7 +149,10 @@ def shards(runs: Mapping[str, xr.Dataset | None]) -> str:
     first = next(iter(found.values()))
     rows = [("the modulus as the wave", first, "constant_"), ("that, brought back to focus", first, "start_")]
     rows += [(title, run, "") for title, run in found.items()]
-    lines = ["| wave | cyclic error, rad | relative wave error | error of moduli at unseen foci |", "|---|---|---|---|"]
+    lines = [
+        "| wave | cyclic error, rad | relative wave error | error of moduli at unseen foci |",
+        "|---|---|---|---|",
+    ]
     for title, run, prefix in rows:
         cells = (f"{float(run[prefix + name].mean()):.3f}" for name in ("cyclic", "wave", "foci"))
         lines.append(f"| {title} | {' | '.join(cells)} |")

@@ -74,6 +74,9 @@ def in_gauge(waves: Tensor) -> Tensor:
 def shown(parameters: Parameters, waves: Tensor, conditions: Tensor, generator: torch.Generator) -> Batch:
     """Return what a network sees and learns, of a crop of each wave.
 
+    Of images the field wraps around, and of its edges 8 pixels are left out: beyond some 25 Å of defocus that
+    is too few.
+
     Parameters
     ----------
     waves : Tensor, shape (sample, y, x), complex64
