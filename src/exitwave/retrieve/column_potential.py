@@ -12,8 +12,8 @@ Three priors stand behind it:
   atoms, tilt) would be forced into the columns by many.
 
 The crop is no period of anything: the potential goes on in a margin around it, where nothing is measured, and
-beyond that the field wraps around, which thick crystals feel. The problem is not convex; where it ends depends
-on where it starts.
+beyond that the field wraps around, which thick crystals feel. The problem is not convex; where it ends
+depends on where it starts.
 """
 
 from __future__ import annotations
