@@ -162,6 +162,18 @@ def frames(
     return [_image(level, (factor * dy, factor * dx), title).opts(**style) for level in levels]
 
 
+# Å; the nanometres of an image with such pixels are its pixels.
+PIXELS = 10.0
+
+
+def in_pixels(image: Any) -> Any:
+    """Return an image that was drawn with :data:`PIXELS` as sampling, its axes in pixels.
+
+    For crops whose pixels have other sizes each, or none that is known.
+    """
+    return image.opts(xlabel="x (pixels)", ylabel="y (pixels)")
+
+
 def slider(name: str, values: Sequence[float | str], *figures: Sequence[Any]) -> Any:
     """Put figures that change together above one slider.
 

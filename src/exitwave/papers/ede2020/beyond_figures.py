@@ -19,12 +19,15 @@ _TURN = 2 * math.pi / 256
 def phase(values: Any, title: str = "") -> Any:
     """Draw a phase that is stored in 256ths of a turn, from -π to π."""
     angle = np.asarray(values)[None] * _TURN
-    return figures.frames(angle, 1.0, kind="phase", label="phase", unit="rad", title=title)[0]
+    [drawn] = figures.frames(angle, figures.PIXELS, kind="phase", label="phase", unit="rad", title=title)
+    return figures.in_pixels(drawn)
 
 
 def modulus(values: Any, title: str) -> Any:
     """Draw what a network is shown, over its largest value."""
-    return figures.frames(np.asarray(values)[None] / 255, 1.0, label="over largest", title=title)[0]
+    share = np.asarray(values)[None] / 255
+    [drawn] = figures.frames(share, figures.PIXELS, label="over largest", title=title)
+    return figures.in_pixels(drawn)
 
 
 def examples(run: xr.Dataset, count: int = 2, title: str = "|ψ|") -> list[Any]:

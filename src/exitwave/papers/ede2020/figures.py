@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 
 from exitwave.papers import figures, pictures
+from exitwave.papers.ede2020.beyond_figures import modulus, phase
 from exitwave.papers.ede2020.parameters import Parameters
 from exitwave.papers.ede2020.prediction import SETS
 from exitwave.simulate.crystal_waves import Exposure, simulate
@@ -110,9 +111,10 @@ def examples(run: xr.Dataset) -> list[Any]:
     found = []
     for i, crystal in enumerate(one["crystal"].values):
         each = one.isel(crystal=i)
-        found.append(figures.frames(each["amplitude"].values[None], 1.0, label="|ψ|", title=str(crystal))[0])
-        for name, title in (("phase", "true phase"), ("made", "network")):
-            found.append(_phase(each[name].values * (2 * math.pi / 256), 1.0, title))
+        found.append(modulus(each["amplitude"].values, str(crystal)))
+        found += [
+            phase(each[name].values, title) for name, title in (("phase", "true phase"), ("made", "network"))
+        ]
     return found
 
 

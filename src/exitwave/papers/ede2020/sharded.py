@@ -59,7 +59,7 @@ class Shards:
     images : Tensor, shape (sample, y, x)
         Moduli.
     metadata : Tensor, shape (sample, 4)
-        As :data:`exitwave.networks.sharded.METADATA`.
+        As ``METADATA`` of :mod:`exitwave.networks.sharded`.
     waves, others : Tensor
         Exit waves, complex; moduli at another focus each, of `foci`, which are metadata too.
     """
