@@ -639,7 +639,7 @@ if idea is not None:
     assert shares[0] < 0.8 < 1 < shares[1], shares
     held, taught = (SHARDED[title] for title in list(SHARDED)[1:])
     if held is not None and taught is not None:
-        assert 0.74 < held["share"].min() and held["share"].max() < 0.85, held["share"]
+        assert held["share"].min() > 0.74 and held["share"].max() < 0.85, held["share"]
         assert float(taught["cyclic"].max()) < 0.5 * float(held["cyclic"].min()), taught["cyclic"]
 if judged is not None:
     told_of = {
