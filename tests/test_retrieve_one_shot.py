@@ -544,10 +544,10 @@ class TestPreview:
         figure = one_shot_preview.draw(found)
         panels = [axes for axes in figure.axes if axes.get_xlabel() == "x (Å)"]
         titles = ["amplitude", "phase of the network", "spread of the alternatives"]
-        assert [axes.get_title() for axes in panels] == [*titles, "alternative 1", "alternative 2"]
+        assert [axes.get_title() for axes in panels] == [*titles, *(f"alternative {i}" for i in (1, 2, 3))]
         wave = records.from_parts(found["wave"])
         shown_values = [axes.images[0].get_array() for axes in panels]
-        expected = [np.abs(wave), np.angle(wave), found["spread"], *found["alternatives"][:2]]
+        expected = [np.abs(wave), np.angle(wave), found["spread"], *found["alternatives"][:3]]
         for one, other in zip(shown_values, expected, strict=True):
             np.testing.assert_array_equal(one, other)
         for axes in (panels[1], *panels[3:]):

@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from exitwave import records
 from exitwave.cli.pictures import borders, new_figure, unit_of
 
-_SHOWN = 2  # alternatives
+_SHOWN, _COLUMNS = 3, 3  # alternatives at most; panels abreast
 _TURN = {"cmap": "twilight", "vmin": -math.pi, "vmax": math.pi}
 
 
 def draw(result: xr.Dataset) -> Figure:
-    """Return the figure: amplitude, phase and, of alternatives, their spread and the first two."""
+    """Return the figure: amplitude, phase and, of alternatives, their spread and the first three."""
     wave = records.from_parts(result["wave"])
     unit, name = unit_of(result)
     panels: list[tuple[str, str, Any, dict[str, Any]]] = [
@@ -29,8 +29,11 @@ def draw(result: xr.Dataset) -> Figure:
         panels.append(("spread of the alternatives", "distance (rad)", result["spread"].values, colours))
         shown = result["alternatives"].values[:_SHOWN]
         panels += [(f"alternative {i + 1}", "phase (rad)", each, _TURN) for i, each in enumerate(shown)]
-    figure = new_figure(4.2 * len(panels), 4.2)
-    for axes, (title, label, values, how) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+    columns = min(_COLUMNS, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure = new_figure(4.2 * columns, 4.2 * rows)
+    for number, (title, label, values, how) in enumerate(panels, 1):
+        axes = figure.add_subplot(rows, columns, number)
         image = axes.imshow(values, extent=borders(result, unit), **how)
         open_end = "max" if title.startswith("spread") else "neither"
         figure.colorbar(image, ax=axes, label=label, shrink=0.85, extend=open_end)
