@@ -544,6 +544,16 @@ flows = stored("flow-multi-n3")
 row(*beyond_figures.alternatives(flows)) if flows is not None else None
 
 # %%
+beside_gan, gan = stored("flow-single-n3"), runs["one material, n = 3, GAN"]
+if beside_gan is not None and gan is not None:
+    display(
+        Markdown(
+            f"One material, unseen parameters: a drawn phase errs by {float(beside_gan['parameters_one'].mean()):.2f} rad, the mean of eight by "
+            f"{float(beside_gan['parameters_mean'].mean()):.2f} rad, the GAN's one answer by {float(gan['parameters_cyclic'].mean()):.2f} rad."
+        )
+    )
+
+# %%
 row(
     beyond_figures.best_of(flows, "many materials"), beyond_figures.ranks(flows, "many materials")
 ) if flows is not None else None
