@@ -679,8 +679,6 @@ import tempfile
 from pathlib import Path
 from subprocess import run
 
-from exitwave.papers.pictures import shrunk
-
 if stored("flow-multi-n3") is not None and stored("better-multi-n3") is not None:
     recipe = data_sets.draw(parameters, len(unseen_crystals), "materials", 0)
     own = data_sets.waves_of(parameters, unseen_crystals, [recipe])[0]
@@ -697,7 +695,7 @@ if stored("flow-multi-n3") is not None and stored("better-multi-n3") is not None
         done = run(full, cwd=folder, env=plain, capture_output=True, text=True, check=True)
         print(f"$ exitwave {command}\n{done.stdout}")
         mine = records.load(Path(folder) / "wave.nc")
-        display(Image(shrunk((Path(folder) / "wave.png").read_bytes(), 1000)))
+        display(Image((Path(folder) / "wave.png").read_bytes(), width=740))
 
     truth = own[:few, :few].angle()[None]
     phases = torch.as_tensor(np.angle(records.from_parts(mine["wave"])))[None]
