@@ -559,8 +559,9 @@ row(
 ) if flows is not None else None
 
 # %% [markdown]
-# **Takeaway.** A phase that is drawn errs by 0.87 rad on unseen parameters, more than one phase for all pixels does: it commits itself where nothing is known. The mean of eight errs no more than the U-Net above, and the best of eight by a tenth of a radian less than one; choosing alone, among those that were drawn for
-# another crop, does as much from a worse start. But they know what they do not know. For unseen parameters the truth has every place among the drawn phases as often as they have (line: 1/9); of unseen materials
+# **Takeaway.** A phase that is drawn errs by 0.87 rad on unseen parameters, more than one phase for all pixels does: it commits itself where nothing is known. The mean of eight errs on unseen parameters nearly as little as the U-Net above (0.71 and 0.69 rad; 64 crops here, 400 there), on unseen materials
+# by more (0.84 and 0.76). The best of eight errs by a tenth of a radian less than one; choosing alone, among those that were drawn for
+# another crop, does as much from a worse start. But in one respect they are honest. For unseen parameters the truth has every place among the drawn phases as often as they have (line: 1/9); of unseen materials
 # it lies outside all eight in 14% of the pixels where 11% would be right. And the farther the alternatives are apart, the more their mean is wrong: rank correlation 0.8 over crops of unseen parameters, 0.7 of unseen materials. That map of doubt needs no truth. A network that answers once, such as the GAN, has none.
 # Data: {download}`flow-multi-n3 <../data/ede2020/workshop/flow-multi-n3.nc>`.
 
@@ -574,7 +575,11 @@ if flows is not None:
         assert others[-1] > last + 0.1, others
         assert abs((others[0] - others[-1]) - (first - last)) < 0.02, others
         assert of_flow[f"{name}_mean"] < of_flow[f"{name}_one"] - 0.1, of_flow
-    assert abs(of_flow["parameters_mean"] / float(many["parameters_cyclic"].mean()) - 1) < 0.05, of_flow
+    for name, wanted in (("parameters", (0.71, 0.69)), ("materials", (0.84, 0.76))):
+        both = of_flow[f"{name}_mean"], float(many[f"{name}_cyclic"].mean())
+        assert np.allclose(both, wanted, atol=0.005), both
+    level = flows["ranks"].sel(set="parameters").mean("seed").values
+    assert np.abs(level - 1 / 9).max() < 0.01, level
     assert of_flow["parameters_one"] > float(many["parameters_constant"].mean()), of_flow
     assert 1 / 9 < of_flow["parameters_outermost"] < 0.125, of_flow
     assert 0.13 < of_flow["materials_outermost"] < 0.16, of_flow
@@ -594,12 +599,14 @@ if physics is not None:
 
 # %% [markdown]
 # **Takeaway.** Columns that have seen no other crystal, fitted in less than a second, are level with the network on crystals that it knows, and behind it on unseen materials. Together they are not better: what the network adds is lost when its phase is dropped, and
-# kept at best when it is not. The reason is the model rather than the way to it, for even from the right phase, with noise that makes it err by 0.24 rad, the fit ends at 0.36 to 0.41 rad: a tenth of the modulus is what columns cannot explain, layers of atoms and tilts, and what they can is explained in more than one way.
+# kept at best when it is not. The reason is the model rather than the way to it, for even from the right phase, with noise that makes it err by 0.24 rad, the fit ends at 0.36 to 0.41 rad: a tenth of the modulus is what columns cannot explain, layers of atoms and tilts perhaps, and what they can is explained in more than one way.
 # The residual is worth having all the same: over crops it goes with the error (rank correlation 0.76), and of two fits the one with the lower residual is the better one three times in four.
 # There are 24 crops of each set, the same for all seeds: differences below 0.05 rad mean nothing. Crops of unseen parameters are harder here than on average.
 # Data: {download}`physics <../data/ede2020/workshop/physics.nc>`.
 
 # %% tags=["hide-cell"]
+from exitwave.retrieve.column_potential import Columns
+
 if physics is not None:
     numbers_of = [
         name for name, each in physics.data_vars.items() if each.dtype.kind == "f" and each.ndim == 1
@@ -614,12 +621,22 @@ if physics is not None:
         assert 0.1 < fit[f"{name}_zero_residual"] < 0.13, fit
     assert 0.74 < fit["zero_correlation"] < 0.78, fit
     assert 0.7 < fit["agreement"] < 0.8, fit
+    assert fit["seconds"] < 1, fit
+    assert fit["parameters_start"] > float(improved["parameters_cyclic"].mean()) + 0.05, fit
+    # What the crops alone make of a difference of means.
+    for way in ("zero", "after", "together"):
+        apart = physics[f"{way}_of"] - physics["start_of"]
+        noise = (apart.std("example", ddof=1) / apart.sizes["example"] ** 0.5).values
+        assert noise.min() > 0.005 and noise.max() < 0.08, (way, noise)
+    band = Columns((64, 64), 0.14, 200e3, 100.0)
+    held = int(band.squared(torch.zeros(1)).isfinite().sum()) / 64**2
+    assert 0.7 < held < 0.85, held
 
 # %% [markdown]
 # ### Sharded holography
 #
 # Appendix A has an idea that nobody has shown working: to learn waves from single images, each at another focus, and never to see a phase. A generator makes a wave of an image; a faux transfer function makes another image of that wave, which a judge must not tell from real ones; and of that
-# image the generator must make the same wave again ({mod}`exitwave.papers.ede2020.sharded`). One thin material along few zone axes, 600 images at -50 to 50 Å:
+# image the generator must make the same wave again ({mod}`exitwave.papers.ede2020.sharded`). One thin material along few zone axes, 600 images at -50 to 50 Å, made on a field that wraps around, of which a frame is left out:
 
 # %%
 SHARDED = {
@@ -679,6 +696,8 @@ import tempfile
 from pathlib import Path
 from subprocess import run
 
+from exitwave.papers.pictures import shrunk
+
 if stored("flow-multi-n3") is not None and stored("better-multi-n3") is not None:
     recipe = data_sets.draw(parameters, len(unseen_crystals), "materials", 0)
     own = data_sets.waves_of(parameters, unseen_crystals, [recipe])[0]
@@ -695,7 +714,7 @@ if stored("flow-multi-n3") is not None and stored("better-multi-n3") is not None
         done = run(full, cwd=folder, env=plain, capture_output=True, text=True, check=True)
         print(f"$ exitwave {command}\n{done.stdout}")
         mine = records.load(Path(folder) / "wave.nc")
-        display(Image((Path(folder) / "wave.png").read_bytes(), width=740))
+        display(Image(shrunk((Path(folder) / "wave.png").read_bytes(), 1000)))
 
     truth = own[:few, :few].angle()[None]
     phases = torch.as_tensor(np.angle(records.from_parts(mine["wave"])))[None]

@@ -426,6 +426,13 @@ class TestCommand:
         assert found.attrs["trained"] in lines[2]
         assert {path.name for path in tmp_path.iterdir()} - before == {"wave.nc", "wave.png"}
 
+    def test_the_image_is_not_written_over(self, call):
+        before = Path("x.npy").read_bytes()
+        status, output, errors = call("-o", "x.npy")
+        assert (status, output) == (2, "")
+        assert "x.npy is one of the images: give another --output" in errors
+        assert Path("x.npy").read_bytes() == before
+
     def test_is_what_the_networks_say(self, call, tmp_path):
         """Of a field as large as a tile: the network itself, and the flow from the noise of the seed."""
         modulus = moduli((24, 24)).float()

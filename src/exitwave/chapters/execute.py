@@ -130,8 +130,9 @@ def _kernel_manager() -> type:
             return KernelSpecManager(parent=self, kernel_dirs=[])
 
         def format_kernel_cmd(self, extra_arguments: list[str] | None = None) -> list[str]:
-            # The kernel's own start-up warnings would come between the lines of the progress.
-            return super().format_kernel_cmd([*(extra_arguments or []), "--log-level=ERROR"])
+            # The kernel's own lines (of its start, of the interrupt that ends it) would come between
+            # those of the progress; what goes wrong in a cell arrives as an exception.
+            return super().format_kernel_cmd([*(extra_arguments or []), "--log-level=CRITICAL"])
 
     return ThisInterpreter
 

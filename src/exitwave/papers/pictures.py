@@ -8,14 +8,14 @@ from exitwave.records import Array
 
 
 def shrunk(picture: bytes, width: int = 1200) -> bytes:
-    """Return a PNG that is at most so wide, in 256 colours, which a page has room for."""
+    """Return a PNG that is at most so wide, which a page has room for."""
     from PIL import Image
 
     image = Image.open(io.BytesIO(picture)).convert("RGB")
     if image.width > width:
         image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
     made = io.BytesIO()
-    image.quantize(256).save(made, "PNG", optimize=True)
+    image.save(made, "PNG", optimize=True)
     return made.getvalue()
 
 
