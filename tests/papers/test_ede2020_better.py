@@ -9,6 +9,7 @@ import torch
 from exitwave.optics import interaction_constant, propagator
 from exitwave.papers.ede2020 import alternatives, better, data, judge, shown, training
 from exitwave.papers.ede2020.parameters import Parameters
+from exitwave.retrieve import one_shot
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -31,14 +32,14 @@ class TestGauge:
     def test_no_global_phase_is_left(self):
         found = waves()
         turned = found * torch.polar(torch.ones(3), torch.tensor([0.3, 2.0, -3.0]))[:, None, None]
-        assert torch.allclose(shown.in_gauge(turned), shown.in_gauge(found), atol=1e-5)
-        mean = shown.in_gauge(turned).mean((-2, -1))
+        assert torch.allclose(one_shot.in_gauge(turned), one_shot.in_gauge(found), atol=1e-5)
+        mean = one_shot.in_gauge(turned).mean((-2, -1))
         assert torch.allclose(mean.imag, torch.zeros(3), atol=1e-6)
         assert bool((mean.real > 0).all())
 
     def test_a_conjugated_wave_stays_another(self):
         found = waves()
-        assert not torch.allclose(shown.in_gauge(found.conj()), shown.in_gauge(found), atol=0.1)
+        assert not torch.allclose(one_shot.in_gauge(found.conj()), one_shot.in_gauge(found), atol=0.1)
 
 
 class TestTold:
@@ -76,7 +77,7 @@ class TestShown:
         crop = batch["wave"]
         assert torch.allclose(batch["input"][:, 0], crop.abs())
         again = torch.complex(batch["target"][:, 0], batch["target"][:, 1]) * batch["input"][:, 0]
-        assert torch.allclose(again, shown.in_gauge(crop), atol=1e-5)
+        assert torch.allclose(again, one_shot.in_gauge(crop), atol=1e-5)
 
     def test_unseen_moduli_are_those_of_table_2(self):
         samples = data.load(SMOKE)
@@ -89,7 +90,7 @@ class TestShown:
     def test_images_are_waves_carried_to_their_focus(self, defocus):
         # At a dose without noise, and against the propagator: underfocus shows what is before the wave.
         found = waves(1)
-        told = shown.conditions_of(*(torch.tensor([each]) for each in (200e3, 200.0, 0.2)))
+        told = one_shot.conditions_of(200e3, 200.0, 0.2)[None]
         image = shown.taken(found, told, torch.tensor([defocus]), torch.tensor([1e9]), seeded(2))[0]
         carried = torch.fft.ifft2(
             torch.fft.fft2(found[0]) * propagator((48, 48), 0.2, energy=200e3, distance=-defocus)
@@ -100,6 +101,21 @@ class TestShown:
         near, far = (float((image - each / each.mean()).square().mean().sqrt()) for each in (carried, other))
         # What is left is the focal spread of 20 Å.
         assert near < 0.1 * far
+
+    def test_images_know_nothing_of_the_edge_of_the_field(self):
+        # What is left of a field that is wider by EDGE pixels at each side, beside one that is wider still.
+        parameters = Parameters.at("workshop", scope="restricted", field=256)
+        crystals = data.partition(data.library(parameters))[0]
+        recipes = [data.draw(parameters, len(crystals), "train", i) for i in range(6)]
+        wide, known = data.waves_of(parameters, crystals, recipes), shown.told(recipes)
+        focus, dose = torch.full((6,), 100.0), torch.full((6,), 1e12)
+        inner = slice(32, -32)
+        found = [
+            shown.taken(each, known, focus, dose, seeded(5))[(slice(None), *2 * (slice(cut, -cut),))]
+            for each, cut in ((wide, 32 + shown.EDGE), (wide[:, inner, inner], shown.EDGE))
+        ]
+        far, near = (each / each.mean((1, 2), keepdim=True) for each in found)
+        assert float((near - far).std() / far.std()) < 1e-3
 
     def test_noise_is_that_of_the_dose(self):
         found, told = torch.ones(1, 200, 200, dtype=torch.complex64), torch.zeros(1, 3)

@@ -33,7 +33,7 @@ Warn = Callable[[str], None]
 
 # What a network is told: energy, thickness, pixel size.
 CONDITIONS = 3
-_ENERGY, _THICKNESS, _SAMPLING = 200e3, 200.0, 0.2
+_ENERGY, _THICKNESS, SAMPLING = 200e3, 200.0, 0.2
 
 _SAME = 0.01  # relative, of energies and pixel sizes
 _SQUARE = 1e-3  # by which the sides of a pixel may differ
@@ -115,10 +115,10 @@ def _range(lengths: tuple[float, float]) -> str:
 def conditions_of(energy: float, thickness: float, sampling: float) -> Tensor:
     """Return what a network is told of energy (eV), thickness and pixel size (Å), shape (3,).
 
-    As :func:`exitwave.papers.ede2020.shown.conditions_of`, by which the networks were trained.
+    Each over one that is usual, less 1; of the energy, its interaction constant.
     """
     strength = float(interaction_constant(energy)) / float(interaction_constant(_ENERGY))
-    return torch.tensor([strength - 1, thickness / _THICKNESS - 1, sampling / _SAMPLING - 1])
+    return torch.tensor([strength - 1, thickness / _THICKNESS - 1, sampling / SAMPLING - 1])
 
 
 def check_network(network: Any, *, inputs: int = 1, conditions: int = CONDITIONS) -> None:

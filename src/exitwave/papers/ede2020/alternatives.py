@@ -19,8 +19,9 @@ from exitwave.networks.weights import save_weights
 from exitwave.papers.ede2020 import judge
 from exitwave.papers.ede2020.data import load
 from exitwave.papers.ede2020.parameters import Parameters
-from exitwave.papers.ede2020.shown import in_gauge, plain, recipes_of, shown, told, unseen
+from exitwave.papers.ede2020.shown import plain, recipes_of, shown, told, unseen
 from exitwave.papers.quantities import quantity
+from exitwave.retrieve.one_shot import in_gauge
 
 _PLAIN = Training()
 _RATE, _AVERAGE = 2e-3, 0.99

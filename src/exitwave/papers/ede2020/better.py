@@ -28,8 +28,9 @@ from exitwave.papers.ede2020 import training as paper
 from exitwave.papers.ede2020.data import Samples, load
 from exitwave.papers.ede2020.parameters import Parameters
 from exitwave.papers.ede2020.prediction import SETS
-from exitwave.papers.ede2020.shown import in_gauge, plain, recipes_of, shown, told, unseen
+from exitwave.papers.ede2020.shown import plain, recipes_of, shown, told, unseen
 from exitwave.papers.quantities import quantity
+from exitwave.retrieve.one_shot import in_gauge
 
 _PLAIN = Training()
 # Of Adam, whose weights are averaged.

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from exitwave.networks.training import Batch
-from exitwave.optics import interaction_constant
 from exitwave.optics.aberrations import Aberrations
 from exitwave.optics.transfer import transfer_function
 from exitwave.papers.ede2020 import judge
@@ -18,20 +17,16 @@ from exitwave.papers.ede2020.data import VOLTAGES, Recipe, Samples, draw, librar
 from exitwave.papers.ede2020.parameters import Parameters
 from exitwave.papers.ede2020.prediction import SETS
 from exitwave.papers.ede2020.training import crops_of
+from exitwave.retrieve.one_shot import SAMPLING, conditions_of, in_gauge
 from exitwave.simulate.imaging import add_poisson_noise, images
 
 # Crops of the unseen sets are the same for every network, as are their foci, doses and noise.
 _UNSEEN_SEED = 224
-# Of images: pixels at each edge where the field wraps around, and the standard deviation of the defocus, Å.
-_EDGE, _FOCAL_SPREAD = 8, 20.0
-# Conditions are given over these: eV, then Å; of doses, per Å², the logarithm.
-_ENERGY, _DEPTH, _SAMPLING, _DEFOCUS, _DOSE = 200e3, 200.0, 0.2, 100.0, 1e4
-
-
-def conditions_of(energy: Tensor, depth: Tensor, sampling: Tensor) -> Tensor:
-    """Return what a network is told, shape (sample, 3), of energies (eV), depths and pixel sizes (Å)."""
-    strength = torch.as_tensor(interaction_constant(energy)) / interaction_constant(_ENERGY)
-    return torch.stack([strength - 1, depth / _DEPTH - 1, sampling / _SAMPLING - 1], 1).float()
+# Of images: pixels at each edge that defocus spoils, since the field wraps around, and the standard deviation
+# of the defocus, Å. At 100 Å what comes from beyond 48 pixels is below a thousandth of the contrast.
+EDGE, _FOCAL_SPREAD = 48, 20.0
+# Conditions of images are given over these: Å, and per Å² the logarithm.
+_DEFOCUS, _DOSE = 100.0, 1e4
 
 
 def conditions_of_image(told: Tensor, defocus: Tensor, dose: Tensor) -> Tensor:
@@ -42,12 +37,8 @@ def conditions_of_image(told: Tensor, defocus: Tensor, dose: Tensor) -> Tensor:
 
 def told(recipes: list[Recipe]) -> Tensor:
     """Return the conditions of waves, shape (sample, 3)."""
-    columns = (
-        [each.exposure.energy for each in recipes],
-        [each.exposure.depth for each in recipes],
-        [each.sampling for each in recipes],
-    )
-    return conditions_of(*(torch.tensor(each, dtype=torch.float64) for each in columns))
+    known = [(each.exposure.energy, each.exposure.depth, each.sampling) for each in recipes]
+    return torch.stack([conditions_of(*each) for each in known])
 
 
 def recipes_of(parameters: Parameters, split: str) -> list[Recipe]:
@@ -65,17 +56,10 @@ def plain(parameters: Parameters) -> Parameters:
     return parameters.changed(**{name: getattr(same, name) for name in names})
 
 
-def in_gauge(waves: Tensor) -> Tensor:
-    """Return waves (..., y, x) turned so that their means are positive."""
-    mean = waves.mean((-2, -1), keepdim=True)
-    return waves * torch.polar(torch.ones_like(mean.real), -mean.angle())
-
-
 def shown(parameters: Parameters, waves: Tensor, conditions: Tensor, generator: torch.Generator) -> Batch:
     """Return what a network sees and learns, of a crop of each wave.
 
-    Of images the field wraps around, and of its edges 8 pixels are left out: beyond some 25 Å of defocus that
-    is too few.
+    Of images the field wraps around: where it has room, 48 pixels at each edge are left out of crops.
 
     Parameters
     ----------
@@ -103,7 +87,7 @@ def shown(parameters: Parameters, waves: Tensor, conditions: Tensor, generator: 
     # The crop of an image is that of its wave.
     twin = torch.Generator()
     twin.set_state(generator.get_state())
-    edge = min(_EDGE, (parameters.field - parameters.crop) // 2)
+    edge = min(EDGE, (parameters.field - parameters.crop) // 2)
     inner = (slice(None), *2 * (slice(edge, parameters.field - edge),))
     seen = crops_of(noisy[inner], parameters.crop, twin)
     crops = crops_of(waves[inner], parameters.crop, generator)
@@ -129,7 +113,7 @@ def taken(
     """
     found = []
     for wave, known, focus, electrons in zip(waves, conditions, defocus, dose, strict=True):
-        sampling = _SAMPLING * (1 + float(known[2]))
+        sampling = SAMPLING * (1 + float(known[2]))
         transfer = transfer_function(
             tuple(wave.shape), sampling, energy=_energy(float(known[0])),
             aberrations=Aberrations(C10=-float(focus)), focal_spread=_FOCAL_SPREAD, device=wave.device,
@@ -141,8 +125,7 @@ def taken(
 
 def _energy(strength: float) -> float:
     """Return the energy (eV) of a first condition: one of the paper's three."""
-    known = [interaction_constant(each) / interaction_constant(_ENERGY) - 1 for each in VOLTAGES]
-    return VOLTAGES[int(np.abs(np.array(known) - strength).argmin())]
+    return min(VOLTAGES, key=lambda each: abs(float(conditions_of(each, 0.0, 0.0)[0]) - strength))
 
 
 def unseen(parameters: Parameters, samples: Samples) -> dict[str, Batch]:
