@@ -534,6 +534,30 @@ if len(errors_of) == 4:
     )
 
 # %% [markdown]
+# ### From images
+#
+# A microscope has no modulus of an exit wave to give, but a noisy image at some defocus. The same network is given images at -100 to 100 Å and 10³ to 10⁵ electrons per Å², with a focal spread of 20 Å, is told focus and dose too, and makes the whole wave:
+
+# %%
+from_images = stored("image-restricted-n3")
+Markdown(
+    beyond_figures.table(
+        [
+            ("from the modulus: cyclic error, rad", improved, "cyclic"),
+            ("from an image: cyclic error, rad", from_images, "cyclic"),
+            ("from the modulus: share of the wave that is wrong", improved, "wave"),
+            ("from an image: share of the wave that is wrong", from_images, "wave"),
+        ],
+        "restricted, n = 3",
+    )
+)
+
+# %%
+row(*beyond_figures.examples(from_images, title="root of an image")) if from_images is not None else None
+
+# %% [markdown]
+# IMAGETEXT
+#
 # ### One amplitude, many phases
 #
 # A network that is judged by its mean error gives one phase. A generative one ({mod}`exitwave.networks.flow`, {mod}`exitwave.papers.ede2020.alternatives`) draws phases from what it takes for possible: flow matching, the same U-Net, the same steps. Drawn phases ought to be like the truth in all that is not known: in each pixel the truth should lie among them
@@ -751,13 +775,31 @@ if parameters.scale == "workshop" and stored("flow-multi-n3") is not None:
 # - **Batch statistics.** Some scripts of the authors evaluate with the statistics of the batch: what a network makes of an image then depends on the other images.
 # - **Intensities.** The script for focal series imposes intensities as if they were moduli.
 #
-# Each is a parameter of this page: `order`, `schedule`, `second_moment`, `decay`; errors by batch statistics are in every result.
+# Each is a parameter of this page: `order`, `schedule`, `second_moment`, `decay`; errors by batch statistics are in every result. What they change, one at a time:
+
+# %%
+Markdown(
+    beyond_figures.table(
+        [
+            ("as the paper has it", stored("multi-n1"), "error"),
+            ("ramp, then norm", stored("multi-n1-ramp-first"), "error"),
+            ("constant rate of 1.6e-5", stored("multi-n1-constant"), "error"),
+            ("decaying weights", stored("multi-n1-decay"), "error"),
+            ("clipping that begins", stored("multi-n1-clipped"), "error"),
+            ("as the paper has it, statistics of the batch", stored("multi-n1"), "by_batch"),
+        ],
+        "error of components; many materials, n = 1",
+    )
+)
+
+# %% [markdown]
+# DISAGREETEXT
 #
 # ## Limits
 #
 # - Crystals are perfect, infinite across the beam, and at rest; edges, which a margin keeps out of the paper's waves too, are not in it.
 # - Where no short lattice vectors are at right angles to the beam, the slices of a crystal slope.
-# - No aberrations and no noise, as in the paper. The networks of this page do not know images, but moduli of exit waves.
+# - No aberrations and no noise, as in the paper, but in "From images". The command's networks do not know images out of focus, but moduli of exit waves.
 #
 # ## Exercises
 #
