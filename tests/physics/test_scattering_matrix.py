@@ -81,30 +81,33 @@ def test_atoms_are_where_they_are(slices):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(1, 6), st.integers(13, 24), st.integers(13, 24), st.floats(-1, 1), st.floats(-1, 1))
-def test_larger_pixels_have_their_middle_where_it_was(factor, rows, columns, down, across):
-    # What grows evenly has in each larger pixel what stands in its middle, times so many pixels.
-    ky, kx = (torch.fft.fftfreq(n, 1 / n, dtype=torch.float64) for n in (rows, columns))
-    found = matrices.binned(1 + down * ky[:, None] + across * kx, factor)
-    ky, kx = (torch.fft.fftfreq(n, 1 / (n * factor), dtype=torch.float64) for n in found.shape)
-    torch.testing.assert_close(found, factor**2 * (1 + down * ky[:, None] + across * kx))
+@given(st.sampled_from([1, 3, 5]), st.integers(15, 24), st.floats(-1, 1), st.floats(-1, 1))
+def test_a_detector_has_its_middle_where_the_beam_is(factor, side, down, across):
+    # What grows evenly has in a pixel of an odd number of smaller ones what its middle has, times its area.
+    k = torch.fft.fftfreq(side, 1 / side, dtype=torch.float64)
+    found = matrices.detected(
+        1 + down * k[:, None] + across * k, (10.0, 10.0), energy=ENERGY,
+        pixel=factor * optics.wavelength(ENERGY) / 10, count=3,
+    )  # fmt: skip
+    at = torch.fft.fftfreq(3, 1 / (3 * factor), dtype=torch.float64)
+    torch.testing.assert_close(found, factor**2 * (1 + down * at[:, None] + across * at))
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 6), st.integers(-5, 5), st.integers(-5, 5))
-def test_larger_pixels_hold_every_electron_once(factor, row, column):
-    patterns = torch.zeros(31, 30, dtype=torch.float64)
+@given(st.floats(2.0, 5.0), st.integers(-5, 5), st.integers(-5, 5))
+def test_a_detector_counts_every_electron_once(ratio, row, column):
+    patterns = torch.zeros(41, 40, dtype=torch.float64)
     patterns[row, column] = 1
-    assert float(matrices.binned(patterns, factor).sum()) == pytest.approx(1, abs=1e-12)
-
-
-def test_a_single_beam_stays_in_the_middle():
-    for factor in (1, 2, 3, 4):
-        patterns = torch.zeros(21, 25, dtype=torch.float64)
-        patterns[0, 0] = 1
-        found = matrices.binned(patterns, factor)
-        assert float(found[0, 0]) == 1
-        assert float(found.sum()) == 1
+    size = (20.0, 18.0)
+    pixel = ratio * optics.wavelength(ENERGY) / size[1]
+    found = matrices.detected(patterns, size, energy=ENERGY, pixel=pixel, count=7)
+    assert float(found.sum()) == pytest.approx(1, abs=1e-12)
+    # And near where it was: the middle of its pixel is at most half of both pixels away.
+    for axis, (index, length) in enumerate(((row, size[0]), (column, size[1]))):
+        at = torch.fft.fftfreq(7, 1 / 7, dtype=torch.float64) * pixel
+        mean = float((found.sum(1 - axis) * at).sum())
+        step = optics.wavelength(ENERGY) / length
+        assert abs(mean - index * step) <= (pixel + step) / 2
 
 
 def test_layers_hold_every_atom_once():
@@ -143,7 +146,14 @@ def test_electrons_scattered_beyond_the_band_are_all_that_is_lost(slices):
             ),
             r"exits after \[0, 2\] slices",
         ),
-        (lambda s: matrices.binned(torch.ones(3, 3), 5), "3 pixels of a pattern binned by 5"),
+        (
+            lambda s: matrices.detected(torch.ones(9, 9), (10.0, 10.0), energy=ENERGY, pixel=0.01, count=9),
+            "a detector to 45 mrad on patterns to 18.79 mrad",
+        ),
+        (
+            lambda s: matrices.detected(torch.ones(9, 9), (10.0, 10.0), energy=ENERGY, pixel=0.0, count=9),
+            "9 pixels of 0 mrad",
+        ),
     ],
 )
 def test_bad_input_is_named(slices, call, named):

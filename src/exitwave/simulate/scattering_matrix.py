@@ -231,48 +231,51 @@ def patterns(matrix: ScatteringMatrix, positions: Tensor, aberrations: Aberratio
     return made
 
 
-def binned(patterns: Tensor, factor: int) -> Tensor:
-    """Return patterns of pixels `factor` times as large, whose middle one has the beam in its middle.
-
-    Of an even factor, the pixels between two larger ones are shared by both. What is beyond the last whole
-    pixel is dropped.
+def detected(
+    patterns: Tensor, size: tuple[float, float], *, energy: float, pixel: float, count: int
+) -> Tensor:
+    """Return what square pixels of a detector count.
 
     Parameters
     ----------
     patterns : Tensor, shape (..., ky, kx)
-        FFT order.
-    factor : int
+        FFT order, with pixels of one over `size`, in each of which electrons are spread evenly.
+    size : (float, float)
+        Of the box (y, x), Å.
+    energy : float
+        eV.
+    pixel : float
+        Of the detector, rad; the beam is in the middle of one.
+    count : int
+        Pixels along each side.
 
     Returns
     -------
-    Tensor, shape (..., ky', kx')
-        FFT order, odd numbers of pixels.
+    Tensor, shape (..., count, count)
+        FFT order.
 
     Raises
     ------
     InputError
-        If no pixel is left.
+        If the detector is larger than the patterns, or has no pixel.
     """
-    centred = torch.fft.fftshift(patterns, dim=(-2, -1))
-    for axis in (-2, -1):
-        centred = _binned(centred, axis, factor)
-    found: Tensor = torch.fft.ifftshift(centred, dim=(-2, -1))
-    return found
+    if count < 1 or not pixel > 0:
+        raise InputError(f"a detector of {count} pixels of {1e3 * pixel:g} mrad: use positive numbers")
+    for axis, length in zip((-2, -1), size, strict=True):
+        shares = _shares(patterns.shape[axis], wavelength(energy) / length, count, pixel).to(patterns)
+        patterns = torch.movedim(torch.movedim(patterns, axis, -1) @ shares.T, -1, axis)
+    return patterns
 
 
-def _binned(centred: Tensor, axis: int, factor: int) -> Tensor:
-    """Bin one axis whose zero is in its middle."""
-    size = centred.shape[axis]
-    middle, half = size // 2, factor // 2
-    reach = (min(middle, size - 1 - middle) - half) // factor
-    if factor < 1 or reach < 0:
-        raise InputError(f"{size} pixels of a pattern binned by {factor}: use a smaller factor")
-    weights = [1.0] * factor if factor % 2 else [0.5, *[1.0] * (factor - 1), 0.5]
-    starts = middle - reach * factor - half
-    total: Tensor | None = None
-    for i, weight in enumerate(weights):
-        index = torch.arange(2 * reach + 1, device=centred.device) * factor + starts + i
-        part = weight * centred.index_select(axis, index)
-        total = part if total is None else total + part
-    assert total is not None
-    return total
+def _shares(fine: int, step: float, count: int, pixel: float) -> Tensor:
+    """Return the share of each of `fine` pixels in each of `count` larger ones, both in FFT order."""
+    at, wanted = (torch.fft.fftfreq(n, 1 / n, dtype=torch.float64).round() for n in (fine, count))
+    upper = torch.minimum((at + 0.5) * step, (wanted[:, None] + 0.5) * pixel)
+    lower = torch.maximum((at - 0.5) * step, (wanted[:, None] - 0.5) * pixel)
+    shares = (upper - lower).clamp_min(0) / step
+    if float((wanted.max() + 0.5) * pixel) > float((at.max() + 0.5) * step) * (1 + 1e-9):
+        raise InputError(
+            f"a detector to {1e3 * float(wanted.max() + 0.5) * pixel:.4g} mrad on patterns to "
+            f"{1e3 * float(at.max() + 0.5) * step:.4g} mrad: use fewer or smaller pixels"
+        )
+    return shares
