@@ -1,0 +1,149 @@
+"""How good an image of a scan is, whatever its unit: contrast, resolution, likeness, and the missing atom."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from skimage.metrics import structural_similarity
+from torch import Tensor
+
+from exitwave.errors import InputError
+from exitwave.metrics import fourier_ring_correlation, resolution
+from exitwave.papers.cao2020.scene import Scan
+from exitwave.records import Array
+
+# Where the true phase is among its highest tenth there are columns, among its lowest third there are none.
+_COLUMNS, _HOLLOWS = 0.9, 1 / 3
+# Of the Fourier ring correlation with the truth, which has no noise: signal and error are level.
+THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Score:
+    """What an image is worth beside the truth.
+
+    Attributes
+    ----------
+    contrast : float
+        Mean over columns less that over hollows, over the standard deviation of hollows.
+    resolution : float
+        Å; where the Fourier ring correlation with the truth falls below 1/2.
+    likeness : float
+        Structural similarity with the truth, of the image brought to its scale by least squares.
+    error : float
+        Standard deviation of the difference from the truth, rad; nan of an image that is no phase.
+    scaled_error : float
+        That of the image brought to the truth's scale, rad.
+    """
+
+    contrast: float
+    resolution: float
+    likeness: float
+    error: float
+    scaled_error: float
+
+
+def judge(image: Tensor, scan: Scan, rows: slice, *, phase: bool) -> Score:
+    """Judge an image (scan_y, scan_x) over some rows of the scan.
+
+    Parameters
+    ----------
+    image : Tensor, shape (scan_y, scan_x)
+        In any unit.
+    scan : Scan
+    rows : slice
+    phase : bool
+        The image is a phase, rad, but for a constant.
+    """
+    seen, truth = image.double().cpu()[rows].numpy(), scan.phase[rows].numpy()
+    scaled = fitted(seen, truth)
+    error = seen - truth
+    return Score(
+        contrast(seen, truth),
+        resolved(seen, truth, scan.step),
+        likeness(scaled, truth),
+        float(error.std()) if phase else math.nan,
+        float((scaled - truth).std()),
+    )
+
+
+def contrast(image: Array, truth: Array) -> float:
+    """Return the contrast-to-noise ratio of columns against hollows."""
+    columns = image[truth >= np.quantile(truth, _COLUMNS)]
+    hollows = image[truth <= np.quantile(truth, _HOLLOWS)]
+    return float((columns.mean() - hollows.mean()) / max(hollows.std(), 1e-12))
+
+
+def resolved(image: Array, truth: Array, step: tuple[float, float]) -> float:
+    """Return the resolution, Å, of an image that need not be periodic."""
+    window = np.outer(*(np.hanning(n + 2)[1:-1] for n in image.shape))
+    one, two = ((each - each.mean()) * window for each in (image, truth))
+    frequency, curve = fourier_ring_correlation(one, two, step)
+    return resolution(frequency, curve, THRESHOLD)
+
+
+def fitted(image: Array, truth: Array, rows: slice = slice(None)) -> Array:
+    """Return an image brought to scale and mean of the truth by least squares over some rows."""
+    seen, wanted = image[rows], truth[rows]
+    centred = seen - seen.mean()
+    power = float((centred**2).sum())
+    slope = float((centred * (wanted - wanted.mean())).sum()) / power if power > 0 else 0.0
+    found: Array = wanted.mean() + slope * (image - seen.mean())
+    return found
+
+
+def likeness(image: Array, truth: Array) -> float:
+    """Return the structural similarity (Wang et al., IEEE Trans. Image Process. 13, 600 (2004))."""
+    measure: Any = structural_similarity
+    return float(measure(image, truth, data_range=float(np.ptp(truth))))
+
+
+@dataclass(frozen=True)
+class Missing:
+    """How a missing atom shows.
+
+    Attributes
+    ----------
+    share : float
+        Drop at the column that lacks it, in the image brought to the truth's scale, over the true drop.
+    significance : float
+        The drop over the standard deviation of whole columns of the kind.
+    """
+
+    share: float
+    significance: float
+
+
+def missing(image: Tensor, scan: Scan, rows: slice) -> Missing:
+    """Judge the column of two sulphur atoms that has one, beside those of the same rows that have both."""
+    specimen = scan.specimen
+    if specimen.vacancy is None:
+        raise InputError(f"{specimen.name} lacks no atom: give a specimen that does")
+    places, charges = specimen.columns()
+    apart = np.abs(places - specimen.vacancy)
+    apart = np.minimum(apart, specimen.size - apart)
+    gone = int(np.hypot(*apart.T).argmin())
+    # Whole columns hold twice as much.
+    whole = np.isclose(charges, 2 * charges[gone])
+    at = places / scan.step
+    whole &= (at[:, 0] >= rows.start) & (at[:, 0] <= rows.stop - 1)
+    truth = scan.phase.numpy()
+    scaled = fitted(image.double().cpu().numpy(), truth, rows)
+    drops = []
+    for values in (scaled, truth):
+        of_whole, of_gone = sampled(values, at[whole]), sampled(values, at[gone : gone + 1])[0]
+        drops.append((of_whole.mean() - of_gone, of_whole.std()))
+    (drop, spread), (true_drop, _) = drops
+    return Missing(float(drop / true_drop), float(drop / max(spread, 1e-12)))
+
+
+def sampled(image: Array, at: Array) -> Array:
+    """Return an image (y, x) at places (place, 2) in pixels, by cubic splines; the image repeats."""
+    from scipy import ndimage
+
+    interpolate: Any = ndimage.map_coordinates
+    found: Array = interpolate(image, at.T, order=3, mode="grid-wrap")
+    return found

@@ -1,0 +1,60 @@
+"""Every number of Cao et al. 2020, per scale.
+
+The paper gives none but the specimens, the detector and the shape of its networks: what is here was chosen,
+after the experiment of its label (Jiang et al., Nature 559, 343 (2018): 80 kV, 21.4 mrad) where it is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from exitwave.papers.parameters import PaperParameters, Scale
+
+
+class Parameters(PaperParameters):
+    """Parameters of the 4D-STEM study; lengths in Å, energies in eV, angles in rad.
+
+    The seed is that of atoms that move, of electrons, and of networks.
+    """
+
+    presets: ClassVar[Mapping[Scale, Mapping[str, Any]]] = {
+        "smoke": {
+            "scan": 16, "repeats": 2, "thickness": 16.0, "phonons": 1, "grid": 96, "semiangle": 0.03,
+            "detector": 23, "pixel": 0.0066, "epochs": 2, "iterations": 3, "clusters": 64,
+        },
+        "workshop": {"epochs": 12, "iterations": 30},
+        "gpu": {"scan": 128, "phonons": 16, "epochs": 60, "iterations": 100},
+    }  # fmt: skip
+
+    # The microscope.
+    energy: float = Field(80e3, gt=0, description="beam energy, eV")
+    semiangle: float = Field(0.0214, gt=0, lt=0.2, description="of the probe, rad")
+    defocus: float = Field(0.0, description="of the probe, underfocus positive, Å")
+    dose: float = Field(1e5, gt=0, description="electrons per Å^2")
+    drift: float = Field(0.0, description="of the specimen along y and x, from first to last position, Å")
+    # The detector: square pixels, each of which counts electrons and never saturates, as EMPAD's.
+    pixel: float = Field(0.0038, gt=0, description="of the detector, rad")
+    detector: int = Field(45, ge=9, description="pixels along each side of a pattern")
+    inner: float = Field(
+        0.06, gt=0, description="inner angle of the annular dark field, rad; to the detector's edge"
+    )
+    # Specimens: repeats of a rectangular cell of PrScO3, and as large a field of MoS2.
+    repeats: int = Field(4, ge=1, description="cells of PrScO3 along each side of the field")
+    grid: int = Field(160, ge=32, description="pixels along each side of the field")
+    scan: int = Field(64, ge=8, description="probe positions along each side of the field")
+    thickness: float = Field(200.0, gt=0, description="of PrScO3, Å")
+    phonons: int = Field(4, ge=1, description="arrangements of atoms that move, whose patterns are averaged")
+    displacement: float = Field(0.005, ge=0, description="mean square displacement along each axis, Å^2")
+    # The label.
+    iterations: int = Field(60, ge=1, description="epochs of ptychography")
+    # Networks: unknown in the paper.
+    cluster: int = Field(3, ge=1, description="patterns along each side of a cluster, odd")
+    channels: int = Field(8, ge=1, description="of the first 4D convolution; the second has twice as many")
+    dropout: float = Field(0.2, ge=0, lt=1, description="share of features that training leaves out")
+    epochs: int = Field(40, ge=1, description="passes over the clusters")
+    batch: int = Field(32, ge=1, description="clusters of one step")
+    rate: float = Field(2e-3, gt=0, description="learning rate of Adam")
+    clusters: int = Field(0, ge=0, description="clusters to learn from; 0 for all of the upper half")
