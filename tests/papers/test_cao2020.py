@@ -156,20 +156,20 @@ class TestScans:
 class TestJudge:
     def test_the_truth_is_perfect_in_any_unit(self, scans):
         scan = scans[0]
-        rows = slice(0, 16)
-        score = judge.judge(7 * scan.phase + 3, scan, rows, phase=False)
+        region = (slice(0, 16), slice(None))
+        score = judge.judge(7 * scan.phase + 3, scan, region, phase=False)
         assert score.likeness == pytest.approx(1)
         assert score.scaled_error == pytest.approx(0, abs=1e-9)
         # Nothing falls below 1/2: the last of eight rings, up to the highest frequency of the coarser step.
         assert score.resolution <= 2 * max(scan.step) * 8 / 7
         assert math.isnan(score.error)
-        assert judge.judge(scan.phase + 3, scan, rows, phase=True).error == pytest.approx(0, abs=1e-9)
+        assert judge.judge(scan.phase + 3, scan, region, phase=True).error == pytest.approx(0, abs=1e-9)
 
     def test_noise_and_blur_are_worse(self, scans):
-        scan, rows = scans[0], slice(0, 16)
+        scan, region = scans[0], (slice(0, 16), slice(1, -1))
         noise = torch.randn(scan.phase.shape, generator=torch.Generator().manual_seed(1)).double()
         scores = [
-            judge.judge(scan.phase + amount * scan.phase.std() * noise, scan, rows, phase=True)
+            judge.judge(scan.phase + amount * scan.phase.std() * noise, scan, region, phase=True)
             for amount in (0.0, 0.3, 2.0)
         ]
         for name, sign in (("contrast", -1), ("likeness", -1), ("scaled_error", 1), ("error", 1)):
@@ -178,15 +178,15 @@ class TestJudge:
         assert scores[1].error == pytest.approx(0.3 * float(scan.phase.std()), rel=0.2)
 
     def test_a_negative_has_no_contrast(self, scans):
-        found = judge.judge(-scans[0].phase, scans[0], slice(0, 16), phase=True)
+        found = judge.judge(-scans[0].phase, scans[0], (slice(None), slice(None)), phase=True)
         assert found.contrast < 0
 
     def test_the_vacancy_of_the_truth_is_whole(self, scans):
-        scan, rows = scans[0], slice(8, 16)
-        found = judge.missing(2 * scan.phase - 1, scan, rows)
+        scan, region = scans[0], (slice(8, 16), slice(1, -1))
+        found = judge.missing(2 * scan.phase - 1, scan, region)
         assert found.share == pytest.approx(1)
-        assert judge.missing(torch.zeros_like(scan.phase), scan, rows).share == pytest.approx(0)
+        assert judge.missing(torch.zeros_like(scan.phase), scan, region).share == pytest.approx(0)
 
     def test_without_a_vacancy(self, scans):
         with pytest.raises(InputError, match="lacks no atom"):
-            judge.missing(scans[1].phase, scans[1], slice(8, 16))
+            judge.missing(scans[1].phase, scans[1], (slice(8, 16), slice(None)))

@@ -46,19 +46,23 @@ class Score:
     scaled_error: float
 
 
-def judge(image: Tensor, scan: Scan, rows: slice, *, phase: bool) -> Score:
-    """Judge an image (scan_y, scan_x) over some rows of the scan.
+Region = tuple[slice, slice]
+
+
+def judge(image: Tensor, scan: Scan, region: Region, *, phase: bool) -> Score:
+    """Judge an image (scan_y, scan_x) over a region of the scan.
 
     Parameters
     ----------
     image : Tensor, shape (scan_y, scan_x)
         In any unit.
     scan : Scan
-    rows : slice
+    region : (slice, slice)
+        Rows and columns.
     phase : bool
         The image is a phase, rad, but for a constant.
     """
-    seen, truth = image.double().cpu()[rows].numpy(), scan.phase[rows].numpy()
+    seen, truth = image.double().cpu()[region].numpy(), scan.phase[region].numpy()
     scaled = fitted(seen, truth)
     error = seen - truth
     return Score(
@@ -85,9 +89,9 @@ def resolved(image: Array, truth: Array, step: tuple[float, float]) -> float:
     return resolution(frequency, curve, THRESHOLD)
 
 
-def fitted(image: Array, truth: Array, rows: slice = slice(None)) -> Array:
-    """Return an image brought to scale and mean of the truth by least squares over some rows."""
-    seen, wanted = image[rows], truth[rows]
+def fitted(image: Array, truth: Array, region: Region = (slice(None), slice(None))) -> Array:
+    """Return an image brought to scale and mean of the truth by least squares over a region."""
+    seen, wanted = image[region], truth[region]
     centred = seen - seen.mean()
     power = float((centred**2).sum())
     slope = float((centred * (wanted - wanted.mean())).sum()) / power if power > 0 else 0.0
@@ -117,8 +121,8 @@ class Missing:
     significance: float
 
 
-def missing(image: Tensor, scan: Scan, rows: slice) -> Missing:
-    """Judge the column of two sulphur atoms that has one, beside those of the same rows that have both."""
+def missing(image: Tensor, scan: Scan, region: Region) -> Missing:
+    """Judge the column of two sulphur atoms that has one, beside those of a region that have both."""
     specimen = scan.specimen
     if specimen.vacancy is None:
         raise InputError(f"{specimen.name} lacks no atom: give a specimen that does")
@@ -129,9 +133,11 @@ def missing(image: Tensor, scan: Scan, rows: slice) -> Missing:
     # Whole columns hold twice as much.
     whole = np.isclose(charges, 2 * charges[gone])
     at = places / scan.step
-    whole &= (at[:, 0] >= rows.start) & (at[:, 0] <= rows.stop - 1)
+    for axis, part in enumerate(region):
+        start, stop, _ = part.indices(scan.phase.shape[axis])
+        whole &= (at[:, axis] >= start) & (at[:, axis] <= stop - 1)
     truth = scan.phase.numpy()
-    scaled = fitted(image.double().cpu().numpy(), truth, rows)
+    scaled = fitted(image.double().cpu().numpy(), truth, region)
     drops = []
     for values in (scaled, truth):
         of_whole, of_gone = sampled(values, at[whole]), sampled(values, at[gone : gone + 1])[0]

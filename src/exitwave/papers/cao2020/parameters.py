@@ -23,10 +23,10 @@ class Parameters(PaperParameters):
     presets: ClassVar[Mapping[Scale, Mapping[str, Any]]] = {
         "smoke": {
             "scan": 16, "repeats": 2, "thickness": 16.0, "phonons": 1, "grid": 96, "semiangle": 0.03,
-            "detector": 23, "pixel": 0.0066, "epochs": 2, "iterations": 3, "clusters": 64,
+            "detector": 24, "pixel": 0.0062, "epochs": 2, "iterations": 3, "cluster": 3,
         },
-        "workshop": {"epochs": 12, "iterations": 30},
-        "gpu": {"scan": 128, "phonons": 16, "epochs": 60, "iterations": 100},
+        "workshop": {"epochs": 30, "iterations": 30},
+        "gpu": {"scan": 128, "phonons": 16, "epochs": 100, "iterations": 100},
     }  # fmt: skip
 
     # The microscope.
@@ -36,8 +36,8 @@ class Parameters(PaperParameters):
     dose: float = Field(1e5, gt=0, description="electrons per Å^2")
     drift: float = Field(0.0, description="of the specimen along y and x, from first to last position, Å")
     # The detector: square pixels, each of which counts electrons and never saturates, as EMPAD's.
-    pixel: float = Field(0.0038, gt=0, description="of the detector, rad")
-    detector: int = Field(45, ge=9, description="pixels along each side of a pattern")
+    pixel: float = Field(0.0036, gt=0, description="of the detector, rad")
+    detector: int = Field(48, ge=16, multiple_of=8, description="pixels along each side of a pattern")
     inner: float = Field(
         0.06, gt=0, description="inner angle of the annular dark field, rad; to the detector's edge"
     )
@@ -51,10 +51,10 @@ class Parameters(PaperParameters):
     # The label.
     iterations: int = Field(60, ge=1, description="epochs of ptychography")
     # Networks: unknown in the paper.
-    cluster: int = Field(3, ge=1, description="patterns along each side of a cluster, odd")
+    cluster: int = Field(5, ge=1, le=9, description="patterns along each side of a cluster, odd")
+    rings: int = Field(16, ge=2, description="parameters of the linear model's mask")
     channels: int = Field(8, ge=1, description="of the first 4D convolution; the second has twice as many")
     dropout: float = Field(0.2, ge=0, lt=1, description="share of features that training leaves out")
     epochs: int = Field(40, ge=1, description="passes over the clusters")
     batch: int = Field(32, ge=1, description="clusters of one step")
     rate: float = Field(2e-3, gt=0, description="learning rate of Adam")
-    clusters: int = Field(0, ge=0, description="clusters to learn from; 0 for all of the upper half")

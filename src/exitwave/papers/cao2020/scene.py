@@ -27,7 +27,7 @@ _PHONON_SEED = 2020
 # What has nothing to do with the patterns that are expected.
 _OF_NETWORKS = (
     "seed", "dose", "inner", "iterations", "cluster", "channels", "dropout", "epochs", "batch",
-    "rate", "clusters",
+    "rate", "rings",
 )  # fmt: skip
 
 
