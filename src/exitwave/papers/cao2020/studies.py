@@ -1,0 +1,11 @@
+"""What is computed for Cao et al. 2020."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import xarray as xr
+
+from exitwave.papers.cao2020.transfer import transfer
+
+STUDIES: dict[str, Callable[..., xr.Dataset]] = {"transfer": transfer}
