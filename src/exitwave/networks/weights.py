@@ -13,9 +13,12 @@ import torch
 from torch import nn
 
 from exitwave.errors import InputError
+from exitwave.networks.convolution4d import ClusterNet
 from exitwave.networks.fusionnet import FusionNet
 from exitwave.networks.oneshot import OneShot
 from exitwave.networks.pix2pix import GlobalGenerator, MultiscaleDiscriminator
+from exitwave.networks.radial import RadialModel
+from exitwave.networks.scannet import ScanNet
 from exitwave.networks.unet import UNet
 
 NETWORKS: dict[str, type[nn.Module]] = {
@@ -23,6 +26,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
 }
 # Added here, so that results of the others keep their source.
 NETWORKS.update(FusionNet=FusionNet, OneShot=OneShot)
+NETWORKS.update(RadialModel=RadialModel, ClusterNet=ClusterNet, ScanNet=ScanNet)
 
 _ABOUT, _CHECKSUM = "exitwave", "crc32"  # the two entries of the metadata
 
