@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -189,7 +190,7 @@ def scaled(patterns: Tensor, scaling: Scaling) -> Tensor:
         patterns = patterns / torch.where(mean > 0, mean, 1)
     if scaling == "root":
         patterns = patterns.clamp_min(0).sqrt()
-    return torch.fft.fftshift(patterns, (-2, -1))
+    return torch.as_tensor(torch.fft.fftshift(patterns, (-2, -1)))
 
 
 class ClusterNet(nn.Module):
@@ -240,11 +241,11 @@ class ClusterNet(nn.Module):
             "outputs": outputs, "scaling": scaling,
         }  # fmt: skip
         with torch.device("meta"):
-            self.body = nn.Sequential(
-                Convolution4d(1, channels[0], kernel), nn.ReLU(inplace=True), Pooling4d((1, 1, pool, pool), pooling),
-                Convolution4d(channels[0], channels[1], kernel), nn.ReLU(inplace=True),
-                Pooling4d((1, 1, pool, pool), pooling),
-            )  # fmt: skip
+            self.body = nn.Sequential()
+            for one, two in itertools.pairwise([1, *channels]):
+                self.body.append(Convolution4d(one, two, kernel))
+                self.body.append(nn.ReLU(inplace=True))
+                self.body.append(Pooling4d((1, 1, pool, pool), pooling))
             self.drop = Dropout(dropout)
             self.dense = nn.Linear(channels[1] * math.prod(rest) * math.prod(left), outputs)
         if generator is None:
