@@ -86,6 +86,18 @@ class TestSpecimens:
         assert alone.sum() == 1
         assert places[alone][0] == pytest.approx([y, x], abs=0.05)
 
+    def test_hollows_of_mos2_are_the_middles_of_its_hexagons(self):
+        whole = specimens.monolayer(mos2(), (22, 22))
+        hollows, sulphur, molybdenum = whole.kinds()
+        # One of each in every cell of the layer.
+        cells = (whole.numbers == 42).sum()
+        assert len(hollows) == len(sulphur) == len(molybdenum) == cells
+        for kind in (sulphur, molybdenum):
+            apart = np.abs(hollows[0] - kind)
+            apart = np.minimum(apart, whole.size - apart)
+            # 3.16 Å / √3.
+            assert np.hypot(*apart.T).min() == pytest.approx(1.824, abs=0.06)
+
     def test_an_oblique_cell_is_refused(self):
         crystal = specimens.praseodymium_scandate()
         with pytest.raises(InputError, match="no right angles"):
@@ -176,6 +188,14 @@ class TestJudge:
             values = [sign * getattr(each, name) for each in scores]
             assert values == sorted(values), name
         assert scores[1].error == pytest.approx(0.3 * float(scan.phase.std()), rel=0.2)
+
+    def test_contrast_is_that_of_columns_over_the_noise(self, scans):
+        scan, whole = scans[0], (slice(None), slice(None))
+        noise = torch.randn(scan.phase.shape, generator=torch.Generator().manual_seed(2)).double()
+        strong = judge.contrast((scan.phase + 0.5 * noise).numpy(), scan, whole)
+        weak = judge.contrast((scan.phase + noise).numpy(), scan, whole)
+        assert strong == pytest.approx(2 * weak, rel=0.3)
+        assert judge.contrast(noise.numpy(), scan, whole) == pytest.approx(0, abs=0.5)
 
     def test_a_negative_has_no_contrast(self, scans):
         found = judge.judge(-scans[0].phase, scans[0], (slice(None), slice(None)), phase=True)

@@ -15,8 +15,6 @@ from exitwave.metrics import fourier_ring_correlation, resolution
 from exitwave.papers.cao2020.scene import Scan
 from exitwave.records import Array
 
-# Where the true phase is among its highest tenth there are columns, among its lowest third there are none.
-_COLUMNS, _HOLLOWS = 0.9, 1 / 3
 # Of the Fourier ring correlation with the truth, which has no noise: signal and error are level.
 THRESHOLD = 0.5
 
@@ -28,7 +26,7 @@ class Score:
     Attributes
     ----------
     contrast : float
-        Mean over columns less that over hollows, over the standard deviation of hollows.
+        See :func:`contrast`.
     resolution : float
         Å; where the Fourier ring correlation with the truth falls below 1/2.
     likeness : float
@@ -66,7 +64,7 @@ def judge(image: Tensor, scan: Scan, region: Region, *, phase: bool) -> Score:
     scaled = fitted(seen, truth)
     error = seen - truth
     return Score(
-        contrast(seen, truth),
+        contrast(image.double().cpu().numpy(), scan, region),
         resolved(seen, truth, scan.step),
         likeness(scaled, truth),
         float(error.std()) if phase else math.nan,
@@ -74,11 +72,37 @@ def judge(image: Tensor, scan: Scan, region: Region, *, phase: bool) -> Score:
     )
 
 
-def contrast(image: Array, truth: Array) -> float:
-    """Return the contrast-to-noise ratio of columns against hollows."""
-    columns = image[truth >= np.quantile(truth, _COLUMNS)]
-    hollows = image[truth <= np.quantile(truth, _HOLLOWS)]
-    return float((columns.mean() - hollows.mean()) / max(hollows.std(), 1e-12))
+def contrast(image: Array, scan: Scan, region: Region) -> float:
+    """Return how far columns stand out from the hollows between them, over the noise of both.
+
+    The mean over kinds of columns less that of the hollows, over the root mean square of the standard
+    deviations among places that are alike.
+
+    Parameters
+    ----------
+    image : ndarray, shape (scan_y, scan_x)
+    scan : Scan
+    region : (slice, slice)
+        Where places count.
+    """
+    kinds = [sampled(image, places / scan.step) for places in _inside(scan, region)]
+    means = [each.mean() for each in kinds]
+    noise = float(np.mean([each.var() for each in kinds])) ** 0.5
+    return float(np.mean(means[1:]) - means[0]) / max(float(noise), 1e-12)
+
+
+def _inside(scan: Scan, region: Region) -> list[Array]:
+    """Return the hollows and each kind of columns in a region, but for kinds of which there is one."""
+    found = []
+    for places in scan.specimen.kinds():
+        at = places / scan.step
+        inside = np.ones(len(at), bool)
+        for axis, part in enumerate(region):
+            start, stop, _ = part.indices(scan.phase.shape[axis])
+            inside &= (at[:, axis] >= start) & (at[:, axis] <= stop - 1)
+        if inside.sum() > 1:
+            found.append(places[inside])
+    return found
 
 
 def resolved(image: Array, truth: Array, step: tuple[float, float]) -> float:

@@ -1,4 +1,4 @@
-"""From electrons to images of a scan: dark field, centre of mass, ptychography, and the paper's two networks."""
+"""From electrons to images of a scan: dark field, centre of mass, ptychography, the paper's two networks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from exitwave.retrieve import ptychography, scan_images
 from exitwave.simulate import scanning
 
 _PLAIN = Training()
-# Sub-images that the network learns from may be coarser: pixels of the detector along each side of one of theirs.
+# Pixels of the detector along each side of one of the patterns that the network sees.
 BINNING = 2
 _AVERAGE = 0.99
 
@@ -63,10 +63,7 @@ class Label:
     seconds: float
 
 
-def label(
-    parameters: Parameters, counts: Tensor, scan: Scan, *, start: Tensor | None = None,
-    iterations: int | None = None,
-) -> Label:  # fmt: skip
+def label(parameters: Parameters, counts: Tensor, scan: Scan, *, iterations: int | None = None) -> Label:
     """Retrieve the phase by ptychography, which knows positions and aperture.
 
     Parameters
@@ -74,8 +71,6 @@ def label(
     parameters : Parameters
     counts : Tensor, shape (scan_y, scan_x, ky, kx)
     scan : Scan
-    start : Tensor, shape (scan_y, scan_x), optional
-        A phase to begin with.
     iterations : int, optional
         Epochs; by default those of the parameters.
     """

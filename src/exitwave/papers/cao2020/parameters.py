@@ -22,7 +22,7 @@ class Parameters(PaperParameters):
 
     presets: ClassVar[Mapping[Scale, Mapping[str, Any]]] = {
         "smoke": {
-            "scan": 16, "repeats": 2, "thickness": 16.0, "phonons": 1, "grid": 96, "semiangle": 0.03,
+            "scan": 24, "repeats": 2, "thickness": 16.0, "phonons": 1, "grid": 96, "semiangle": 0.03,
             "detector": 24, "pixel": 0.0062, "epochs": 2, "iterations": 3, "cluster": 3,
         },
         "workshop": {"epochs": 30, "iterations": 30},

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
+from scipy.ndimage import maximum_filter
+from scipy.spatial import KDTree
 
 from exitwave.errors import InputError
 from exitwave.records import Array
@@ -23,6 +26,8 @@ _PRASEODYMIUM_SCANDATE = {
     "u": 0.046, "v": 0.696,
 }  # fmt: skip
 _LATTICE = 5.780
+# Å; hollows have at least this share of the largest distance from columns.
+_GRID, _HOLLOW = 0.05, 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +73,29 @@ class Specimen:
         _, first, which = np.unique(keys, axis=0, return_index=True, return_inverse=True)
         charges = np.bincount(which.ravel(), weights=self.numbers) / self.thickness
         return np.mod(across[first], self.size), charges
+
+    def kinds(self) -> list[Array]:
+        """Return places that are alike: the hollows between columns, then each kind of columns.
+
+        Returns
+        -------
+        list of ndarray, shape (place, 2)
+            (y, x), Å. Hollows are as far from columns as any place, or nearly so.
+        """
+        places, charges = self.columns()
+        rounded = np.round(charges * self.thickness / max(1.0, float(charges.max() * self.thickness)), 2)
+        return [self._hollows(places), *(places[rounded == each] for each in np.unique(rounded))]
+
+    def _hollows(self, places: Array) -> Array:
+        counts = [round(length / _GRID) for length in self.size]
+        y, x = np.indices(counts)
+        grid = np.stack([y, x], -1) * (np.array(self.size) / counts)
+        apart = KDTree(places, boxsize=self.size).query(grid)[0]
+        nearby: Any = maximum_filter(apart, size=round(1.0 / _GRID), mode="wrap")
+        found: Array = grid[(apart == nearby) & (apart > _HOLLOW * apart.max())]
+        # Two points of the grid may be as far from columns as each other, and are one hollow.
+        pairs = KDTree(found, boxsize=self.size).query_pairs(10 * _GRID)
+        return np.delete(found, [max(pair) for pair in pairs], 0)
 
 
 def monolayer(layer: Layer, size: tuple[float, float], *, vacancy: bool = False) -> Specimen:

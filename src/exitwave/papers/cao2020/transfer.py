@@ -12,6 +12,7 @@ from torch import Tensor
 
 from exitwave import records
 from exitwave.networks.layers import count_parameters
+from exitwave.networks.radial import RadialModel
 from exitwave.networks.training import Training
 from exitwave.networks.weights import save_weights
 from exitwave.papers.cao2020 import methods
@@ -59,7 +60,8 @@ def transfer(parameters: Parameters, device: str = "cpu", *, how: Training = _PL
     xarray.Dataset
         For each METHOD of ``adf``, ``com``, ``linear``, ``conv``, ``label``: ``METHOD_contrast``,
         ``METHOD_resolution`` (Å), ``METHOD_likeness``, ``METHOD_error`` (rad; nan of the dark field) and
-        ``METHOD_scaled_error`` over the unseen half of MoS2 (see :class:`exitwave.papers.cao2020.judge.Score`);
+        ``METHOD_scaled_error`` over the unseen half of MoS2
+        (see :class:`exitwave.papers.cao2020.judge.Score`);
         ``METHOD_vacancy``, the share of the missing sulphur's drop that is there, and
         ``METHOD_significance``. The same of PrScO3, but for the label, as ``pso_METHOD_...``, and over
         thickness in ``thick_contrast``, ``thick_resolution``, ``thick_likeness`` (``method``, ``thickness``).
@@ -163,9 +165,7 @@ def _beside_label(
     }
 
 
-def _costs(
-    models: dict[str, methods.Learned], seen: Tensor, taught: methods.Label
-) -> dict[str, xr.Variable]:
+def _costs(models: dict[str, methods.Learned], seen: Tensor, taught: methods.Label) -> dict[str, xr.Variable]:
     """Measure how long a whole scan takes, the better of two."""
     found = {"label_seconds": quantity(taught.seconds, "s", "time of ptychography")}
     for name, model in models.items():
@@ -182,6 +182,7 @@ def _costs(
 def _linear(parameters: Parameters, learned: methods.Learned) -> dict[str, xr.Variable]:
     """Keep the masks of the linear model, over its largest modulus."""
     model = learned.model
+    assert isinstance(model, RadialModel)
     rings = model.ring_values().detach().double()
     mask, weights = rings / rings.abs().max(), model.weights.detach().double()
     frequency = np.linspace(0, model.outer, parameters.rings)
