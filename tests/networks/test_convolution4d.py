@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from exitwave.errors import InputError
+from exitwave.networks import tasks, training
 from exitwave.networks.convolution4d import ClusterNet, Convolution4d, Dropout, Pooling4d, scaled
 from exitwave.networks.layers import count_parameters
 from exitwave.networks.radial import scan_clusters
@@ -211,6 +212,30 @@ class TestClusterNet:
         with torch.no_grad():
             mirrored = network(clusters[500:].flip(2))
         assert float((mirrored + target[500:]).square().mean()) < 0.1
+
+    def test_a_resumed_training_ends_as_one_that_was_never_stopped(self, tmp_path):
+        """Dropout and averaged weights included."""
+        data = {"input": scan(8, 5, 5, 8, 12), "target": torch.linspace(0, 1, 8)}
+        options = training.Options(
+            epochs=4, batch=4, precision="32", average=0.9, checkpoint_minutes=0, validate_every=0
+        )
+
+        def run(folder, **how):
+            network = ClusterNet((8, 12), channels=(3, 4), dropout=0.5).train()
+            task = tasks.Regression(network, tasks.adam(network, 1e-3))
+            training.fit(task, data, options, generator=seeded(0), folder=tmp_path / folder, **how)
+            return network
+
+        def stop(progress):
+            if progress.step == 3:
+                raise KeyboardInterrupt
+
+        whole = run("whole")
+        with pytest.raises(KeyboardInterrupt):
+            run("parts", report=stop)
+        again = run("parts", resume=True)
+        assert int(whole.drop.drawn) == int(again.drop.drawn) == 8
+        assert all(map(torch.equal, whole.parameters(), again.parameters()))
 
     def test_a_stored_network_is_the_same(self, tmp_path):
         network = small(outputs=2)

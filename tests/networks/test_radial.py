@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from exitwave.errors import InputError
 from exitwave.networks.radial import RadialModel, fit, scan_clusters, standardise
 from exitwave.networks.weights import load_network, save_weights
+from exitwave.optics.aberrations import Aberrations
+from exitwave.simulate import scanning
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -115,6 +117,34 @@ class TestRound:
         assert float((coarse - model(pattern(32, 0.25), 0.2)).abs()) > 0.05
 
 
+class TestPhysics:
+    def test_in_focus_no_round_mask_tells_the_sign_of_a_phase(self):
+        """A real probe sees the conjugate of an object with all patterns turned by 180°.
+
+        With defocus the probe is not real, and the sign shows.
+        """
+        model = a_model(rings=6, outer=1.2, sampling=0.4)
+        phase = torch.randn(20, 20, generator=seeded(5), dtype=torch.float64)
+        along = torch.arange(5, dtype=torch.float64) * 0.4
+        positions = torch.cartesian_prod(along, along)
+        for defocus, seen in ((0.0, False), (100.0, True)):
+            beam = scanning.probe(
+                (20, 20), 0.4, energy=80e3, semiangle=0.02, aberrations=Aberrations(C10=-defocus),
+                dtype=torch.complex128,
+            )  # fmt: skip
+            one, two = (
+                model.image(
+                    scanning.patterns(torch.exp(1j * sign * phase)[None], beam, positions, 0.4).reshape(
+                        5, 5, 20, 20
+                    )
+                )
+                for sign in (1, -1)
+            )
+            assert torch.allclose(one, two, rtol=0, atol=ROUNDING) != seen
+            if seen:
+                assert float((one - two).abs().max()) > 1e-4
+
+
 class TestForms:
     @pytest.mark.parametrize("cluster", [1, 3, 5])
     def test_all_are_the_naive_one(self, cluster):
@@ -168,6 +198,7 @@ class TestFit:
         assert course[-1] < 1e-8
         expected = product(model)
         assert float((product(found) - expected).abs().max() / expected.abs().max()) < 1e-4
+        found.requires_grad_(False)
         assert float(found.weights.norm()) == pytest.approx(1)
         assert float(found.kernel().sum()) >= 0
         deviation = float(image.std())

@@ -116,11 +116,18 @@ def learnt():
 
 class TestLearning:
     def test_it_integrates_centres_of_mass(self, learnt):
-        """Phases it has not seen, of variance 1: less is left than one missed pair of their 24 frequencies."""
+        """Phases not seen before, of variance 1: less is left than one missed pair of 24 frequencies."""
         patterns, phases = scans(16, 16, 8, seeded(77))
         for sign in (1.0, -1.0):
             made = learnt(patterns, torch.full((16, 1), sign))[:, 0]
             assert float((made - sign * phases).square().mean()) < 1 / 12
+
+    def test_opposite_patterns_are_the_opposite_phase(self, learnt):
+        """In focus those of the conjugate object: k becomes -k."""
+        patterns, phases = scans(16, 16, 8, seeded(81))
+        opposite = torch.roll(patterns.flip(3, 4), (1, 1), (3, 4))
+        made = learnt(opposite, torch.ones(16, 1))[:, 0]
+        assert float((made + phases).square().mean()) < 1 / 12
 
     def test_a_larger_scan_and_a_mirrored_one(self, learnt):
         patterns, phases = scans(4, 32, 8, seeded(78))

@@ -277,15 +277,16 @@ class ClusterNet(nn.Module):
             )
         return torch.as_tensor(self._positions(clusters)[:, 0, 0])
 
-    def image(self, patterns: Tensor, *, rows: int = 16) -> Tensor:
-        """Map a whole scan: what clusters share is computed once, and the result is the same.
+    def image(self, patterns: Tensor, *, rows: int = 8) -> Tensor:
+        """Map a whole scan: what clusters share is not computed again, and the result is the same.
 
         Parameters
         ----------
         patterns : Tensor, shape (scan_y, scan_x, ky, kx), real
             FFT order.
         rows : int
-            Of the result, at a time: bounds the memory.
+            Of the result, at a time: bounds the memory. Only what is shared across their joins is computed
+            twice.
 
         Returns
         -------

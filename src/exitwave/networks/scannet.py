@@ -128,7 +128,7 @@ class ScanNet(nn.Module):
         with torch.no_grad():
             self.encoder.last.weight.mul_(_SMALL)
         # Channels last in memory: on a CPU half the time, forward and backward.
-        self.encoder.layers.to(memory_format=torch.channels_last)
+        self.encoder.layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.body = UNet(
             features, upsampling**2, width=width, depth=depth, padding=padding, conditions=conditions,
             generator=generator,
