@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from exitwave.networks import radial, training
 from exitwave.networks.convolution4d import ClusterNet
 from exitwave.networks.tasks import Regression, adam
 from exitwave.networks.training import Training
-from exitwave.optics import Aberrations, wavelength
+from exitwave.optics import Aberrations, frequency_grid, wavelength
 from exitwave.papers.cao2020.judge import sampled
 from exitwave.papers.cao2020.parameters import Parameters
 from exitwave.papers.cao2020.scene import Scan, positions_of
@@ -92,10 +93,17 @@ def label(parameters: Parameters, counts: Tensor, scan: Scan, *, iterations: int
         epochs=iterations or parameters.iterations,
     )  # fmt: skip
     seconds = time.perf_counter() - begin
-    phase = found.slices.prod(0).angle().double().numpy()
+    phase = passed(found.slices.prod(0).angle().double(), sampling, scan.step).numpy()
     at = (places / sampling + margin).numpy()
     image = sampled(phase, at).reshape(counts.shape[:2])
     return Label(torch.as_tensor(without_plane(image)), found.loss, seconds)
+
+
+def passed(image: Tensor, sampling: float, step: tuple[float, float]) -> Tensor:
+    """Return an image (y, x) with the frequencies that a scan of steps (y, x), Å, can carry."""
+    ky, kx = frequency_grid((image.shape[0], image.shape[1]), sampling)
+    kept = (ky.abs() < 0.5 / step[0]) & (kx.abs() < 0.5 / step[1])
+    return torch.as_tensor(torch.fft.ifft2(torch.fft.fft2(image) * kept).real)
 
 
 def without_plane(image: np.ndarray) -> np.ndarray:
@@ -169,10 +177,12 @@ def linear(parameters: Parameters, seen: Tensor, wanted: Tensor) -> Learned:
 
 
 def coarse(patterns: Tensor) -> Tensor:
-    """Return patterns (..., ky, kx) of larger pixels, the network's, in FFT order."""
-    centred = torch.fft.fftshift(patterns, dim=(-2, -1))
-    blocks = centred.unflatten(-1, (-1, BINNING)).sum(-1).unflatten(-2, (-1, BINNING)).sum(-2)
-    return torch.as_tensor(torch.fft.ifftshift(blocks, dim=(-2, -1)))
+    """Return patterns (..., ky, kx) of larger pixels, the network's, in FFT order.
+
+    Blocks of an order are those of the other, since half the detector holds whole ones.
+    """
+    made = functional.avg_pool2d(patterns.flatten(0, -3)[:, None], BINNING)[:, 0] * BINNING**2
+    return made.reshape(*patterns.shape[:-2], *made.shape[1:])
 
 
 def convolutional(
