@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from exitwave import __version__
+from exitwave.cli.dpc import retrieve_dpc
 from exitwave.cli.methods import retrieve_app, simulate_app
 from exitwave.cli.one_shot import retrieve_one_shot
 from exitwave.cli.options import (
@@ -41,6 +42,7 @@ app.add_typer(simulate_app, name="simulate")
 app.add_typer(retrieve_app, name="retrieve")
 retrieve_app.command("focal-series")(retrieve_focal_series)
 retrieve_app.command("one-shot")(retrieve_one_shot)
+retrieve_app.command("dpc")(retrieve_dpc)
 
 
 def _version(show: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -249,14 +249,16 @@ class Scan:
             ]
             yield part, torch.cat(pieces, 1) if len(pieces) > 1 else pieces[0]
 
-    def summary(self, *, budget: int = BUDGET) -> Summary:
-        """Read all of it: the sum of the patterns and the largest counts."""
+    def summary(self, observe: Callable[[int], None] | None = None, *, budget: int = BUDGET) -> Summary:
+        """Read all of it: the sum of the patterns and the largest counts; `observe` is told the rows done."""
         total = torch.zeros(self.detector_shape, dtype=torch.float64)
         maximum = torch.full(self.detector_shape, -math.inf)
-        for _, patterns in self.blocks(budget=budget):
+        for part, patterns in self.blocks(budget=budget):
             flat = patterns.flatten(0, 1)
             total += flat.sum(0, dtype=torch.float64)
             maximum = torch.maximum(maximum, flat.amax(0))
+            if observe is not None:
+                observe(part.stop)
         return Summary(total, maximum, math.prod(self.scan_shape))
 
     def _patterns(self, rows: slice, columns: slice) -> Tensor:

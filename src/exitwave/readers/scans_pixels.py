@@ -195,3 +195,9 @@ def detector_warnings(total: Tensor, maximum: Tensor, largest: float | None) -> 
             "longer or centred camera"
         )
     return lines
+
+
+def fft_order(patterns: Tensor, centre: tuple[float, float]) -> Tensor:
+    """Return patterns (..., ky, kx) with the pixel that is nearest to a centre (y, x) first: FFT order."""
+    shifts = [-round(each) for each in centre]
+    return patterns.roll(shifts, (-2, -1))

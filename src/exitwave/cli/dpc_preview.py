@@ -1,0 +1,57 @@
+"""The figure that ``exitwave retrieve dpc`` writes next to its record."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from exitwave.cli.pictures import borders, new_figure, unit_of
+from exitwave.cli.preview import colours
+from exitwave.records import Array
+
+# Percentile of the centres of mass that is shown at full brightness.
+_BRIGHTEST = 98.0
+
+
+def draw(result: xr.Dataset) -> Figure:
+    """Return the figure: bright field, dark field if there is one, centres of mass, and phase."""
+    unit, name = unit_of(result)
+    extent = borders(result, unit)
+    panels = [("bright field", "bright_field"), ("annular dark field", "dark_field")]
+    images = [(title, result[variable].values) for title, variable in panels if variable in result]
+    figure = new_figure(4.4 * (len(images) + 2), 4.2)
+    axes = figure.subplots(1, len(images) + 2, squeeze=False)[0]
+    for one, (title, values) in zip(axes, images, strict=False):
+        shown = one.imshow(values, cmap="gray", extent=extent)
+        figure.colorbar(shown, ax=one, label="share of the electrons (1)", shrink=0.8)
+        one.set_title(title)
+    _draw_centres(axes[-2], result["centre_of_mass"].values, extent)
+    shown = axes[-1].imshow(result["phase"].values, cmap="viridis", extent=extent)
+    figure.colorbar(shown, ax=axes[-1], label="phase (rad)", shrink=0.8)
+    axes[-1].set_title("phase (iCOM)")
+    for one in axes:
+        one.set(xlabel=f"x ({name})", ylabel=f"y ({name})")
+    return figure
+
+
+def _draw_centres(axes: Axes, centres: Array, extent: tuple[float, float, float, float]) -> None:
+    """Draw centres of mass (2, y, x): direction as hue, magnitude as brightness, and the wheel beside it."""
+    largest = float(np.percentile(np.hypot(*centres), _BRIGHTEST))
+    axes.imshow(colours(centres[::-1], largest), extent=extent)
+    axes.set_title("centre of mass")
+    wheel = axes.inset_axes((1.04, 0.7, 0.24, 0.24))
+    side = np.linspace(-1, 1, 201)
+    x, y = np.meshgrid(side, side)
+    rgb = colours(np.stack([x, y]), 1.0)
+    alpha = (np.hypot(x, y) <= 1).astype(float)
+    wheel.imshow(np.concatenate([rgb, alpha[..., None]], axis=-1), extent=(-1, 1, 1, -1))
+    wheel.axis("off")
+    for angle, name in ((0.0, "+x"), (math.pi / 2, "+y")):
+        at = 1.35 * math.cos(angle), 1.35 * math.sin(angle)
+        wheel.annotate(name, at, ha="center", va="center", fontsize=8, annotation_clip=False)
+    text = f"rim: {largest:.2g} /Å\nor more"
+    axes.text(1.16, 0.58, text, transform=axes.transAxes, ha="center", va="top", fontsize=8)
