@@ -15,6 +15,8 @@ from exitwave.records import Array
 
 # Percentile of the centres of mass that is shown at full brightness.
 _BRIGHTEST = 98.0
+_PANEL, _LEAST = 4.2, 1.4  # inches
+_BAR = (1.02, 0.0, 0.04, 1.0)
 
 
 def draw(result: xr.Dataset) -> Figure:
@@ -23,15 +25,20 @@ def draw(result: xr.Dataset) -> Figure:
     extent = borders(result, unit)
     panels = [("bright field", "bright_field"), ("annular dark field", "dark_field")]
     images = [(title, result[variable].values) for title, variable in panels if variable in result]
-    figure = new_figure(4.4 * (len(images) + 2), 4.2)
-    axes = figure.subplots(1, len(images) + 2, squeeze=False)[0]
+    shape = result["phase"].shape
+    height = min(max(_PANEL * shape[0] / shape[1], _LEAST), 2 * _PANEL)
+    figure = new_figure(2 * (_PANEL + 1.4), 2 * (height + 0.9))
+    axes = figure.subplots(2, 2).ravel()
+    if len(images) < 2:
+        axes[1].remove()
+        axes = axes[[0, 2, 3]]
     for one, (title, values) in zip(axes, images, strict=False):
         shown = one.imshow(values, cmap="gray", extent=extent)
-        figure.colorbar(shown, ax=one, label="share of the electrons (1)", shrink=0.8)
+        figure.colorbar(shown, cax=one.inset_axes(_BAR), label="share (1)")
         one.set_title(title)
     _draw_centres(axes[-2], result["centre_of_mass"].values, extent)
     shown = axes[-1].imshow(result["phase"].values, cmap="viridis", extent=extent)
-    figure.colorbar(shown, ax=axes[-1], label="phase (rad)", shrink=0.8)
+    figure.colorbar(shown, cax=axes[-1].inset_axes(_BAR), label="phase (rad)")
     axes[-1].set_title("phase (iCOM)")
     for one in axes:
         one.set(xlabel=f"x ({name})", ylabel=f"y ({name})")
@@ -43,7 +50,7 @@ def _draw_centres(axes: Axes, centres: Array, extent: tuple[float, float, float,
     largest = float(np.percentile(np.hypot(*centres), _BRIGHTEST))
     axes.imshow(colours(centres[::-1], largest), extent=extent)
     axes.set_title("centre of mass")
-    wheel = axes.inset_axes((1.04, 0.7, 0.24, 0.24))
+    wheel = axes.inset_axes((1.05, 0.62, 0.3, 0.3))
     side = np.linspace(-1, 1, 201)
     x, y = np.meshgrid(side, side)
     rgb = colours(np.stack([x, y]), 1.0)
@@ -54,4 +61,4 @@ def _draw_centres(axes: Axes, centres: Array, extent: tuple[float, float, float,
         at = 1.35 * math.cos(angle), 1.35 * math.sin(angle)
         wheel.annotate(name, at, ha="center", va="center", fontsize=8, annotation_clip=False)
     text = f"rim: {largest:.2g} /Å\nor more"
-    axes.text(1.16, 0.58, text, transform=axes.transAxes, ha="center", va="top", fontsize=8)
+    axes.text(1.2, 0.46, text, transform=axes.transAxes, ha="center", va="top", fontsize=8)
