@@ -58,7 +58,7 @@ def _draw_centres(axes: Axes, centres: Array, extent: tuple[float, float, float,
     wheel.imshow(np.concatenate([rgb, alpha[..., None]], axis=-1), extent=(-1, 1, 1, -1))
     wheel.axis("off")
     for angle, name in ((0.0, "+x"), (math.pi / 2, "+y")):
-        at = 1.35 * math.cos(angle), 1.35 * math.sin(angle)
+        at = 1.6 * math.cos(angle), 1.6 * math.sin(angle)
         wheel.annotate(name, at, ha="center", va="center", fontsize=8, annotation_clip=False)
     text = f"rim: {largest:.2g} /Å\nor more"
     axes.text(1.2, 0.46, text, transform=axes.transAxes, ha="center", va="top", fontsize=8)
