@@ -75,28 +75,39 @@ def label(parameters: Parameters, counts: Tensor, scan: Scan, *, iterations: int
     iterations : int, optional
         Epochs; by default those of the parameters.
     """
-    sampling, side = sampling_of(parameters), parameters.detector
-    probe = scanning.probe(
-        (side, side), sampling, energy=parameters.energy, semiangle=parameters.semiangle,
-        aberrations=Aberrations(C10=-parameters.defocus),
-    )  # fmt: skip
-    places = positions_of(parameters, scan.specimen)
-    reach = places.amax(0) / sampling
-    margin = side // 2 + 1
-    field = int(reach[0]) + 2 * margin, int(reach[1]) + 2 * margin
-    measured = counts.flatten(0, 1)
-    where = (places + margin * sampling).float()
+    measured, first, sampling = started(parameters, counts, scan)
     begin = time.perf_counter()
-    first = ptychography.begin(measured, probe, where, field=field)
     found = ptychography.retrieve(
         measured, first, sampling, generator=torch.Generator().manual_seed(parameters.seed),
         epochs=iterations or parameters.iterations,
     )  # fmt: skip
     seconds = time.perf_counter() - begin
     phase = passed(found.slices.prod(0).angle().double(), sampling, scan.step).numpy()
-    at = (places / sampling + margin).numpy()
+    at = (found.positions.double() / sampling).numpy()
     image = sampled(phase, at).reshape(counts.shape[:2])
     return Label(torch.as_tensor(without_plane(image)), found.loss, seconds)
+
+
+def started(
+    parameters: Parameters, counts: Tensor, scan: Scan
+) -> tuple[Tensor, ptychography.Reconstruction, float]:
+    """Return patterns (position, ky, kx), an empty object under the known probe, and their pixel size, Å."""
+    sampling, shape = sampling_of(parameters), (parameters.detector, parameters.detector)
+    probe = scanning.probe(
+        shape, sampling, energy=parameters.energy, semiangle=parameters.semiangle,
+        aberrations=Aberrations(C10=-parameters.defocus),
+    )  # fmt: skip
+    places, field = scanning.framed(positions_of(parameters, scan.specimen), sampling, shape)
+    measured = counts.flatten(0, 1)
+    return measured, ptychography.begin(measured, probe, places.float(), field=field), sampling
+
+
+def epie_seconds(parameters: Parameters, counts: Tensor, scan: Scan) -> float:
+    """Return how long ePIE takes for as many epochs, from one of them."""
+    measured, first, sampling = started(parameters, counts, scan)
+    begin = time.perf_counter()
+    ptychography.epie(measured, first, sampling, generator=torch.Generator().manual_seed(0), epochs=1)
+    return parameters.iterations * (time.perf_counter() - begin)
 
 
 def passed(image: Tensor, sampling: float, step: tuple[float, float]) -> Tensor:

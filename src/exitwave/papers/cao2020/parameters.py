@@ -25,7 +25,7 @@ class Parameters(PaperParameters):
             "scan": 24, "repeats": 2, "thickness": 16.0, "phonons": 1, "grid": 96, "semiangle": 0.03,
             "detector": 24, "pixel": 0.0062, "epochs": 2, "iterations": 3, "cluster": 3,
         },
-        "workshop": {"epochs": 30, "iterations": 30},
+        "workshop": {"epochs": 16, "iterations": 10},
         "gpu": {"scan": 128, "phonons": 16, "epochs": 100, "iterations": 100},
     }  # fmt: skip
 

@@ -66,11 +66,11 @@ def transfer(parameters: Parameters, device: str = "cpu", *, how: Training = _PL
         ``METHOD_significance``. The same of PrScO3, but for the label, as ``pso_METHOD_...``, and over
         thickness in ``thick_contrast``, ``thick_resolution``, ``thick_likeness`` (``method``, ``thickness``).
         ``like_label``, structural similarity of the network's image and the label, and ``contrast_share``,
-        of their contrasts; ``seen_like_label`` in the upper half. ``label_seconds``, ``conv_seconds``,
-        ``linear_seconds``, ``speed``. ``mask`` (``ring``), ``weight`` (``distance``), the linear model, and
-        ``mask_least``, ``mask_most``, its extremes over the largest modulus. ``electrons``, counted at a
-        position; ``fraction``; ``weights``, of the network. Of the first seed ``images`` (``picture``,
-        ``scan_y``, ``scan_x``) in 8 bits.
+        of their contrasts; ``seen_like_label`` in the upper half. ``label_seconds``, ``epie_seconds``,
+        ``conv_seconds``, ``linear_seconds``, ``speed``. ``mask`` (``ring``), ``weight`` (``distance``), the
+        linear model, and ``mask_least``, ``mask_most``, its extremes over the largest modulus.
+        ``electrons``, counted at a position; ``fraction``; ``weights``, of the network. Of the first seed
+        ``images`` (``picture``, ``scan_y``, ``scan_x``) in 8 bits.
     """
     thin, *thick = load(parameters, THINNER, device)
     scans = [thin, *thick]
@@ -115,7 +115,8 @@ def transfer(parameters: Parameters, device: str = "cpu", *, how: Training = _PL
         units, text = _KINDS[kind]
         result[f"thick_{kind}"] = quantity(values, units, f"{text}, PrScO3", ("method", "thickness"))
     result = result.assign(_beside_label(parameters, images[0], result, region))
-    result = result.assign(_costs(models, seen[0], taught))
+    slow = methods.epie_seconds(parameters, counts[0], thin)
+    result = result.assign(_costs(models, seen[0], taught, slow))
     result = result.assign(_linear(parameters, models["linear"]))
     result["electrons"] = quantity(float(counts[0].sum((2, 3)).mean()), "1", "electrons of a position")
     result["fraction"] = quantity(models["conv"].fraction, "1", "share of the planned steps")
@@ -165,9 +166,14 @@ def _beside_label(
     }
 
 
-def _costs(models: dict[str, methods.Learned], seen: Tensor, taught: methods.Label) -> dict[str, xr.Variable]:
+def _costs(
+    models: dict[str, methods.Learned], seen: Tensor, taught: methods.Label, slow: float
+) -> dict[str, xr.Variable]:
     """Measure how long a whole scan takes, the better of two."""
-    found = {"label_seconds": quantity(taught.seconds, "s", "time of ptychography")}
+    found = {
+        "label_seconds": quantity(taught.seconds, "s", "time of ptychography"),
+        "epie_seconds": quantity(slow, "s", "time of ePIE for as many epochs"),
+    }
     for name, model in models.items():
         times = []
         for _ in range(2):
