@@ -1,0 +1,418 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 4D-STEM: learned phases beside ptychography
+#
+# *Cao et al. 2020, "Machine Learning for Phase Retrieval from 4D-STEM Data"* {cite}`cao2020`
+#
+# :::{admonition} Before you begin
+# :class: note
+#
+# | | |
+# |---|---|
+# | **Goals** | know what a focused probe leaves on a detector; make images of it by dark field, centre of mass and ptychography; teach a network on half of a scan and see where it fails |
+# | **You need** | Fourier transforms; [notation](../book/notation.md) |
+# | **Time** | 40 minutes to read; the live cells run in a minute on two cores |
+# | **Memory, GPU** | below 2 GB; no GPU |
+# :::
+#
+# **The paper in one paragraph.** A detector behind a scanned probe records a whole diffraction pattern at every position. An annular dark field image throws most of that away; ptychography uses it all, slowly, and not for thick specimens. The paper teaches
+# networks to make the ptychographic image of monolayer MoS₂ from small clusters of patterns: a linear model with round masks, and two 4D convolutions. Both are then given patterns of thick PrScO₃. It is an abstract of two pages with two figures: no numbers and no code.
+#
+# **What this page does.** It is the experiment in numbers: simulated scans of both specimens at stated doses, ptychography, both networks, and measures of contrast, resolution and likeness to a truth that is known. Whatever the paper leaves out is a named parameter.
+
+# %% tags=["parameters"]
+from typing import Optional
+
+scale: str = "workshop"  # smoke, workshop, gpu or paper
+seed: Optional[int] = None  # of atoms that move, of electrons, and of networks
+energy: Optional[float] = None  # beam energy, eV
+semiangle: Optional[float] = None  # of the probe, rad
+defocus: Optional[float] = None  # of the probe, underfocus positive, Å
+dose: Optional[float] = None  # electrons per Å²
+drift: Optional[float] = None  # of the specimen along y and x over the scan, Å
+pixel: Optional[float] = None  # of the detector, rad
+detector: Optional[int] = None  # pixels along each side of a pattern
+inner: Optional[float] = None  # inner angle of the annular dark field, rad
+repeats: Optional[int] = None  # cells of PrScO3 along each side of the field
+grid: Optional[int] = None  # pixels along each side of the field
+scan: Optional[int] = None  # probe positions along each side of the field
+thickness: Optional[float] = None  # of PrScO3, Å
+phonons: Optional[int] = None  # arrangements of atoms that move
+displacement: Optional[float] = None  # mean square displacement along each axis, Å²
+iterations: Optional[int] = None  # epochs of ptychography
+cluster: Optional[int] = None  # patterns along each side of a cluster, odd
+rings: Optional[int] = None  # parameters of the linear model's mask
+channels: Optional[int] = None  # of the first 4D convolution
+dropout: Optional[float] = None  # share of features that training leaves out
+epochs: Optional[int] = None  # passes over the clusters
+batch: Optional[int] = None  # clusters of one step
+rate: Optional[float] = None  # learning rate of Adam
+
+# %% tags=["hide-cell"]
+import time
+
+from exitwave.papers.cao2020.parameters import Parameters
+
+started = time.perf_counter()
+parameters = Parameters.collect(globals())
+parameters
+
+# %% tags=["hide-input"]
+import math
+
+import numpy as np
+import torch
+from IPython.display import Markdown, display
+
+from exitwave import records
+from exitwave.chapters import ledger
+from exitwave.chapters.reproduce import run_file
+from exitwave.chapters.run import save_run
+from exitwave.optics import wavelength
+from exitwave.papers.cao2020 import figures as drawn
+from exitwave.papers.cao2020 import methods, scene, transfer
+from exitwave.papers.cao2020.judge import judge
+from exitwave.papers.figures import row, setup
+
+setup()
+
+
+# %% tags=["hide-cell"]
+def stored(name):
+    """Return a stored run, or None."""
+    path = run_file("cao2020", "workshop", name)
+    return records.load(path) if path.is_file() else None
+
+
+# %% [markdown]
+# ## What is scanned
+#
+# A monolayer of MoS₂, of which the networks see the upper half; in the lower half one sulphur atom is missing. And PrScO₃ along the beam direction in which its praseodymium columns come in pairs, 0.59 Å apart ({mod}`exitwave.papers.cao2020.specimens`). What a phase image ought to show
+# is the projected potential times the interaction constant, smeared by the motion of the atoms, with the frequencies that the steps of the scan can carry:
+
+# %%
+live = parameters.changed(phonons=1)
+mos2 = scene.training_specimen(live)
+scandate = scene.transfer_specimen(live)
+[monolayer] = scene.expected(live, [mos2])
+step_of_scandate = tuple(each / live.scan for each in scandate.size)
+row(
+    drawn.scanned(monolayer.phase, monolayer.step, "MoS₂", "phase", "rad"),
+    drawn.scanned(
+        scene.true_phase(live, scandate),
+        step_of_scandate,
+        f"PrScO₃, {scandate.thickness / 10:.0f} nm",
+        "phase",
+        "rad",
+    ),
+)
+
+# %% [markdown]
+# **Takeaway.** In the phase of the monolayer two sulphur atoms weigh nearly as much as one molybdenum atom, and the column that lacks one is plain to see. The projected potential of 20 nm of PrScO₃ would turn phases by tens of radians: no image of one phase can be right there, and what it ought to be is a question of taste.
+
+# %% tags=["hide-cell"]
+assert mos2.vacancy is not None
+assert mos2.vacancy[0] > mos2.size[0] / 2
+if parameters.scale == "workshop":
+    assert float(monolayer.phase.max()) < 1.5
+    assert float(scene.true_phase(live, scandate).max()) > 10
+    assert 18 < scandate.thickness / 10 < 22
+
+# %% [markdown]
+# ## Patterns
+#
+# A probe of 21 mrad at 80 kV, in focus, at 64 × 64 positions. Each plane wave of the aperture is carried through the specimen once; a probe at any position is a sum of what has become of them ({mod}`exitwave.simulate.scattering_matrix`), which is exact, and cheaper than 4096 probes. Square pixels of 3.6 mrad count electrons and never
+# saturate, as those of the paper's detector do. Patterns of one molybdenum column, of a hollow, and the mean of all:
+
+# %%
+hollows, *columns = mos2.kinds()
+charge_of = dict(zip(("S", "S2", "Mo"), columns, strict=False)) if len(columns) == 3 else {}
+
+
+def nearest(place):
+    """Return the position of the scan that is nearest to a place (y, x), Å."""
+    return tuple(int(round(each / by)) % live.scan for each, by in zip(place, monolayer.step, strict=True))
+
+
+at_column, at_hollow = nearest(columns[-1][0]), nearest(hollows[0])
+row(
+    drawn.pattern(monolayer.patterns[at_column], live.pixel, "at molybdenum"),
+    drawn.pattern(monolayer.patterns[at_hollow], live.pixel, "at a hollow"),
+    drawn.pattern(monolayer.patterns.mean((0, 1)), live.pixel, "mean"),
+)
+
+# %% [markdown]
+# **Takeaway.** Nearly every electron stays in the bright disk; what says where it has been are the few that leave it, and how those that stay lean to one side.
+
+# %% tags=["hide-cell"]
+counted_share = monolayer.patterns.sum((2, 3))
+assert float(counted_share.max()) <= 1 + 1e-5
+if parameters.scale == "workshop":
+    assert float(counted_share.mean()) > 0.99
+    angle = np.hypot(*np.meshgrid(*(np.fft.fftfreq(live.detector, 1 / live.detector),) * 2)) * live.pixel
+    inside = float(
+        monolayer.patterns.mean((0, 1))[torch.as_tensor(angle <= live.semiangle + live.pixel)].sum()
+    )
+    assert inside > 0.9, inside
+
+# %% [markdown]
+# ## Images without learning
+#
+# The electrons of each position are counted at 10⁵ per Å², some 12000 a position. Beside the dark field stands the integrated centre of mass ({mod}`exitwave.retrieve.scan_images`), which is the phase blurred by the probe. Ptychography ({mod}`exitwave.retrieve.ptychography`) looks for the object under which all patterns are likely:
+
+# %%
+counts = scene.counted(live, monolayer, torch.Generator().manual_seed(live.seed))
+taught = methods.label(live, counts, monolayer)
+direct = {
+    "adf": methods.dark_field(live, counts),
+    "com": methods.centre_of_mass(live, counts, monolayer),
+    "label": taught.phase,
+}
+row(
+    drawn.scanned(direct["adf"], monolayer.step, "annular dark field", "electrons"),
+    drawn.scanned(direct["com"], monolayer.step, "integrated centre of mass", "phase", "rad"),
+    drawn.scanned(direct["label"], monolayer.step, "ptychography", "phase", "rad"),
+)
+
+# %% tags=["hide-input"]
+region = transfer.unseen_region(live)
+lines = ["| | contrast over noise | resolution, Å | likeness to the truth |", "|---|---|---|---|"]
+for name, image in direct.items():
+    score = judge(image, monolayer, region, phase=name != "adf")
+    lines.append(
+        f"| {transfer.NAMES[name]} | {score.contrast:.1f} | {score.resolution:.2f} | {score.likeness:.3f} |"
+    )
+display(Markdown("\n".join(lines)))
+display(
+    Markdown(
+        f"Ptychography took {taught.seconds:.1f} s here for {live.iterations} epochs of {len(counts) ** 2} patterns."
+    )
+)
+
+# %% [markdown]
+# **Takeaway.** LIVETEXT
+#
+# *Contrast* is the mean over kinds of columns less that of the hollows between them, over the noise among places that are alike. *Resolution* is where the ring correlation with the truth falls to one half; the steps of the scan end it at 0.7 Å. *Likeness* is the structural similarity with the truth, after the best scale: 1 is the same.
+
+# %% tags=["hide-cell"]
+if parameters.scale == "workshop":
+    assert 2 * max(monolayer.step) < 0.73
+    assert abs(float(counts.sum((2, 3)).mean()) - 12000) < 500
+    assert bool(taught.loss[-1] < taught.loss[0])
+
+# %% [markdown]
+# ## The linear model
+#
+# "The first layer weighs the individual patterns before stacking them. The second layer applies a single filter": both round, so that nothing of one crystal's symmetry is learned. Such a model is a product of two sets of parameters, weights by distance and a mask by angle, and is fitted in closed form, by turns, in a moment
+# ({mod}`exitwave.networks.radial`). Masks of three seeds at workshop scale, the edge of the bright disk dashed:
+
+# %%
+seen = methods.shares(live, counts, monolayer)
+fitted = methods.linear(live, seen, taught.phase)
+main = stored("transfer")
+bright = live.semiangle / wavelength(live.energy)
+row(
+    drawn.scanned(fitted.image(seen), monolayer.step, "linear model, fitted here", "phase", "rad"),
+    *([drawn.masks(main, bright)] if main is not None else []),
+)
+
+# %% [markdown]
+# **Takeaway.** MASKTEXT
+
+# %% [markdown]
+# ## Figure 2
+#
+# Both models, trained on the upper half of MoS₂, at 10⁵ electrons per Å². MoS₂, whole field; the lower half is what no network has seen:
+
+# %%
+row(*drawn.pictures(main, "MoS2", monolayer.step)) if main is not None else None
+
+# %%
+Markdown(drawn.scores(main, "", transfer.METHODS)) if main is not None else None
+
+# %% [markdown]
+# PrScO₃, 20 nm:
+
+# %%
+row(*drawn.pictures(main, "PrScO3", step_of_scandate)) if main is not None else None
+
+# %%
+Markdown(drawn.scores(main, "pso_", transfer.EVERYWHERE)) if main is not None else None
+
+# %% [markdown]
+# **Takeaway.** FIGTEXT
+# Data: {download}`transfer <../data/cao2020/workshop/transfer.nc>`.
+
+# %%
+row(
+    drawn.over_thickness(main, "contrast", "contrast over noise"),
+    drawn.over_thickness(main, "likeness", "likeness to the projected potential"),
+) if main is not None else None
+
+# %% [markdown]
+# **Takeaway.** THICKTEXT
+#
+# ## The missing sulphur
+
+# %%
+Markdown(drawn.vacancies(main)) if main is not None else None
+
+# %% [markdown]
+# **Takeaway.** VACANCYTEXT
+#
+# ## Dose
+#
+# The same at other doses: 10³ electrons per Å² (`transfer-low`), 10⁴ (`transfer-middle`), 10⁵ and 10⁶ (`transfer-high`); networks and labels anew for each.
+
+# %%
+doses = {1e3: stored("transfer-low"), 1e4: stored("transfer-middle"), 1e5: main, 1e6: stored("transfer-high")}
+doses = {each: run for each, run in doses.items() if run is not None}
+row(
+    drawn.against_dose(doses, "resolution", "", "resolution (Å)"),
+    drawn.against_dose(doses, "contrast", "", "contrast over noise"),
+    drawn.against_dose(doses, "likeness", "", "likeness to the truth"),
+    drawn.against_dose(doses, "likeness", "pso_", "likeness, 20 nm of PrScO₃", transfer.EVERYWHERE),
+) if doses else None
+
+# %% [markdown]
+# **Takeaway.** DOSETEXT
+#
+# ## Locality
+#
+# Clusters of one pattern (`cluster-1`), 3 × 3 (`cluster-3`), 5 × 5 and 7 × 7 (`cluster-7`):
+
+# %%
+clusters = {1: stored("cluster-1"), 3: stored("cluster-3"), 5: main, 7: stored("cluster-7")}
+clusters = {each: run for each, run in clusters.items() if run is not None}
+row(
+    drawn.against_cluster(clusters, "scaled_error", "error after scaling (rad)"),
+    drawn.against_cluster(clusters, "contrast", "contrast over noise"),
+) if clusters else None
+
+# %% [markdown]
+# **Takeaway.** LOCALTEXT
+#
+# ## Seconds against hours?
+
+# %%
+if main is not None:
+    seconds = {name: float(main[f"{name}_seconds"].mean()) for name in ("epie", "label", "conv", "linear")}
+    display(
+        Markdown(
+            f"4096 patterns on one core: ePIE, one position after the other, {seconds['epie']:.0f} s for {Parameters.at('workshop').iterations} epochs; ptychography of this package {seconds['label']:.0f} s; "
+            f"the 4D convolutions {seconds['conv']:.1f} s, {seconds['label'] / seconds['conv']:.0f} times less; the linear model {1000 * seconds['linear']:.0f} ms."
+        )
+    )
+
+# %% [markdown]
+# **Takeaway.** SPEEDTEXT
+#
+# ## What the paper leaves open
+#
+# - **Sizes.** Of the cluster, the kernels, the channels, the pooling, the dropout: none is given. Here kernels along the scan are as large as leave one position, those along the detector are 3 × 3, there are 8 and 16 channels, means over 2 × 2 pixels, and a ramp after each convolution.
+# - **The label.** The paper's is the ptychographic image; nothing is said of its scale, or of what is done with the phase ramp that no pattern can tell. Here a plane is taken off.
+# - **The sign.** In focus a round mask makes the same of a phase and of its negative, for the patterns of the one are those of the other turned by half a turn: such a model sees squares of phases, or what thickness and the edge of the detector leave.
+#
+# ## Limits
+#
+# - Simulated patterns of one microscope, without aberrations, partial coherence or scan noise. Atoms move, each on its own.
+# - What is right for a thick specimen is not defined; the projected potential is what one would like to have.
+#
+# ## Exercises
+#
+# **1** (10 minutes). How many electrons of the bright disk does the dark field detector of this page see? At which dose has a column of sulphur a dark field signal of ten electrons?
+
+# %% tags=["solution", "hide-cell"]
+ring = direct["adf"].mean() / counts.sum((2, 3)).mean()
+[light] = [each for each in columns if len(each) > 1][:1]
+signal = np.mean([float(direct["adf"][nearest(each)]) for each in light])
+print(f"{1e3 * float(ring):.2f} of 1000; {live.dose * 10 / signal:.0f} electrons per Å²")
+
+# %% [markdown]
+# **2** (10 minutes). Show that a round detector gives the same image of an object and of its complex conjugate if the probe is in focus, and not if it is out of focus.
+
+# %% tags=["solution", "hide-cell"]
+from exitwave.optics import Aberrations
+from exitwave.retrieve import scan_images
+from exitwave.simulate import scanning
+
+count, spacing = 32, 0.25
+y, x = torch.meshgrid(*(torch.arange(count, dtype=torch.float64) * spacing,) * 2, indexing="ij")
+bump = 0.8 * torch.exp(-((y - 3) ** 2 + (x - 5) ** 2) / 0.5)
+thing = torch.polar(torch.ones_like(bump), bump)[None]
+disk = scan_images.annulus((count, count), spacing, energy=live.energy, outer=live.semiangle / 2)
+places = torch.stack([y[::4, ::4].flatten(), x[::4, ::4].flatten()], 1)
+for focus in (0.0, 100.0):
+    beam = scanning.probe(
+        (count, count), spacing, energy=live.energy, semiangle=live.semiangle,
+        aberrations=Aberrations(C10=-focus), dtype=torch.complex128,
+    )  # fmt: skip
+    one, other = (
+        scan_images.virtual_image(scanning.patterns(each, beam, places, spacing), disk)
+        for each in (thing, thing.conj())
+    )
+    print(
+        f"defocus {focus:3.0f} Å: they differ by {float((one - other).abs().max() / one.std()):.3f} of the contrast"
+    )
+
+# %% [markdown]
+# **3** (15 minutes). Give ptychography a probe that is 30 Å out of focus, and see what its loss says.
+
+# %% tags=["solution", "hide-cell"]
+for focus in (-30.0, 0.0, 30.0):
+    tried = methods.label(live.changed(defocus=focus), counts, monolayer, iterations=3)
+    print(f"{focus:4.0f} Å: loss {float(tried.loss[-1]):.4f}")
+
+# %% [markdown]
+# **4** (10 minutes). Train the linear model on every other position only. Does it change?
+
+# %% tags=["solution", "hide-cell"]
+from exitwave.networks import radial
+
+model = radial.RadialModel(
+    cluster=live.cluster,
+    rings=live.rings,
+    outer=0.5 / methods.sampling_of(live),
+    sampling=methods.sampling_of(live),
+)
+sums = model.cluster_sums(model.features(seen[: len(seen) // 2])).flatten(0, 1)
+wanted = methods.upper(live, taught.phase).flatten()
+radial.fit(model, sums[::2], wanted[::2])
+both = [each.image(seen) for each in (fitted.model, model)]
+difference = (both[0] - both[1]).std() / both[0].std()
+print(f"the images differ by {float(difference.detach()):.3f} of their spread")
+
+# %% [markdown]
+# ## This paper's claims
+#
+# Each row is computed from `data/` by a rule that was fixed before it was run; see the [ledger](../book/ledger.md).
+
+# %% tags=["hide-input"]
+Markdown(ledger.markdown(ledger.ledger(["cao2020"], ["workshop"])))
+
+# %% [markdown]
+# ## Keep this run
+#
+# Every execution of this page leaves its ptychographic phase in `runs/cao2020/`, named by a hash of the parameters;
+# `exitwave runs list` shows them. That of the figures above: {download}`phase <../data/live/cao2020.nc>`.
+
+# %%
+result = records.phase(taught.phase.numpy(), sampling=monolayer.step, energy=live.energy)
+path = save_run("cao2020", parameters, result, time.perf_counter() - started)
+
+# %% [markdown]
+# ## References
+#
+# See the [list of references](../book/references.md).

@@ -1,0 +1,154 @@
+"""Figures of the 4D-STEM chapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from exitwave.papers import figures
+from exitwave.papers.cao2020.transfer import EVERYWHERE, METHODS, NAMES, PICTURES
+
+_COLOURS = dict(zip((*METHODS, "truth"), figures.COLOURS, strict=False))
+
+
+def scanned(
+    values: Any, step: tuple[float, float], title: str, label: str = "signal", unit: str = "1"
+) -> Any:
+    """Draw an image of a scan (scan_y, scan_x), of steps (y, x) in Å."""
+    return figures.image(np.asarray(values), step, label=label, unit=unit, title=title)
+
+
+def pattern(values: Any, pixel: float, title: str) -> Any:
+    """Draw a pattern in FFT order by the logarithm of its share of electrons, axes in mrad.
+
+    Parameters
+    ----------
+    values : array, shape (ky, kx)
+        Shares of the electrons; what is below a millionth of the largest counts as that.
+    pixel : float
+        rad.
+    title : str
+    """
+    import holoviews as hv
+
+    centred = np.fft.fftshift(np.asarray(values, float))
+    shown = np.log10(np.maximum(centred / centred.max(), 1e-6))
+    count = len(shown)
+    low, high = -1e3 * pixel * (count // 2 + 0.5), 1e3 * pixel * (count - count // 2 - 0.5)
+    return hv.Image(
+        shown[::-1], bounds=(low, low, high, high), kdims=["x (mrad)", "y (mrad)"], vdims=["log10"]
+    ).opts(
+        cmap=figures.COLOUR_MAPS["magnitude"], clim=(-6, 0), colorbar=True, clabel="log10 over largest",
+        frame_width=figures.FRAME_WIDTH, aspect="equal", invert_yaxis=True, title=title, tools=["hover"],
+    )  # fmt: skip
+
+
+def pictures(run: xr.Dataset, specimen: str, step: tuple[float, float]) -> list[Any]:
+    """Draw the stored images of a specimen, each from its least to its most; of the first seed."""
+    stack = run["images"].sel(seed=0).values
+    return [
+        scanned(stack[i] / 255, step, "truth" if name == "truth" else NAMES[name], "least to most")
+        for i, (of, name) in enumerate(PICTURES)
+        if of == specimen
+    ]
+
+
+def scores(run: xr.Dataset, prefix: str, names: Sequence[str]) -> str:
+    """Return a table of what methods are worth, means over seeds with their spread, as Markdown."""
+    kinds = {
+        "contrast": ("contrast over noise", 1), "resolution": ("resolution, Å", 2),
+        "likeness": ("likeness to the truth", 3), "scaled_error": ("error after scaling, rad", 3),
+    }  # fmt: skip
+    lines = [f"| | {' | '.join(text for text, _ in kinds.values())} |", "|---" * (1 + len(kinds)) + "|"]
+    for name in names:
+        cells = []
+        for kind, (_, digits) in kinds.items():
+            values = run[f"{prefix}{name}_{kind}"].values
+            spread = f" ± {values.std(ddof=1):.{digits}f}" if np.isfinite(values).all() else ""
+            cells.append(f"{values.mean():.{digits}f}{spread}")
+        lines.append(f"| {NAMES[name]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def vacancies(run: xr.Dataset) -> str:
+    """Return a table of how the missing sulphur shows, means over seeds, as Markdown."""
+    lines = ["| | share of the true drop | over the spread of whole columns |", "|---|---|---|"]
+    for name in METHODS:
+        share, over = (float(run[f"{name}_{kind}"].mean()) for kind in ("vacancy", "significance"))
+        lines.append(f"| {NAMES[name]} | {share:.2f} | {over:.1f} |")
+    return "\n".join(lines)
+
+
+def against_dose(
+    runs: Mapping[float, xr.Dataset], kind: str, prefix: str, label: str, names: Sequence[str] = METHODS
+) -> Any:
+    """Draw a quantity of each method over dose (electrons per Å²), one point a seed, a line of means."""
+    return _against(runs, kind, prefix, ("dose (electrons per Å²)", label), names, logx=True)
+
+
+def against_cluster(runs: Mapping[float, xr.Dataset], kind: str, label: str) -> Any:
+    """Draw a quantity of both networks over the side of a cluster."""
+    axes = "patterns along each side of a cluster", label
+    drawn = _against(runs, kind, "", axes, ("linear", "conv"), logx=False)
+    return drawn.opts(xticks=[(each, f"{each:g}") for each in runs])
+
+
+def _against(
+    runs: Mapping[float, xr.Dataset], kind: str, prefix: str, axes: tuple[str, str], names: Sequence[str],
+    *, logx: bool,
+) -> Any:  # fmt: skip
+    import holoviews as hv
+
+    drawn, places = [], sorted(runs)
+    for name in names:
+        values = [runs[x][f"{prefix}{name}_{kind}"].values for x in places]
+        points = [
+            (x, float(y)) for x, each in zip(places, values, strict=True) for y in each if np.isfinite(y)
+        ]
+        means = [
+            (x, float(each.mean())) for x, each in zip(places, values, strict=True) if np.isfinite(each).all()
+        ]
+        colour = _COLOURS[name]
+        drawn.append(hv.Curve(means, *axes, label=NAMES[name]).opts(color=colour, logx=logx))
+        drawn.append(hv.Scatter(points, *axes).opts(color=colour, logx=logx))
+    return hv.Overlay(drawn).opts(legend_position="bottom", legend_cols=1)
+
+
+def masks(run: xr.Dataset, bright: float) -> Any:
+    """Draw the masks of the linear model over spatial frequency, one for each seed.
+
+    Parameters
+    ----------
+    run : Dataset
+    bright : float
+        Where the bright disk ends, 1/Å.
+    """
+    import holoviews as hv
+
+    axes = "spatial frequency (1/Å)", "mask over its largest modulus"
+    curves = [
+        hv.Curve((run["ring"].values, run["mask"].sel(seed=seed).values), *axes, label=f"seed {int(seed)}")
+        for seed in run["seed"].values
+    ]
+    lines = [
+        hv.HLine(0).opts(color="black", line_width=1),
+        hv.VLine(bright).opts(color="black", line_width=1, line_dash="dashed"),
+    ]
+    return hv.Overlay([*curves, *lines]).opts(legend_position="bottom", legend_cols=3)
+
+
+def over_thickness(run: xr.Dataset, kind: str, label: str) -> Any:
+    """Draw a quantity of each method over the thickness of PrScO3, means over seeds."""
+    import holoviews as hv
+
+    axes = "thickness (nm)", label
+    drawn = []
+    for name in EVERYWHERE:
+        values = run[f"thick_{kind}"].sel(method=name).mean("seed").values
+        thick = run["thickness"].values / 10
+        drawn.append(hv.Curve((thick, values), *axes, label=NAMES[name]).opts(color=_COLOURS[name]))
+        drawn.append(hv.Scatter((thick, values), *axes).opts(color=_COLOURS[name]))
+    return hv.Overlay(drawn).opts(legend_position="bottom", legend_cols=1)
