@@ -66,8 +66,8 @@ def test_the_matrix_is_a_turn_from_x_to_y_after_the_exchange(rotation, transpose
 
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("degrees", [0, 25, -70, 140])
-# As many electrons in all as 35 000 on each of 128² positions. A centre errs by α/(2λ√N) = 3e-4 /Å, against slopes
-# of some 0.01 /Å; of 16² inner positions about 20 are independent, which leaves 0.3° of the angle.
+# As many electrons in all as 35 000 on each of 128² positions. A centre errs by α/(2λ√N) = 3e-4 /Å, against
+# slopes of some 0.01 /Å; of 16² inner positions about 20 are independent, which leaves 0.3° of the angle.
 @pytest.mark.parametrize("dose", [math.inf, 1e6])
 def test_a_turned_detector_is_found_within_a_degree(degrees, transposed, dose):
     # The scan's axes turned by +θ: what the detector sees must be turned by -θ to lie along them.
