@@ -125,7 +125,6 @@ def retrieve_parallax(
         middles, merged, mass = _aligned(k, spectra, weights, matrix, q, most, step)
         shifts = middles @ matrix.T + _measured(merged, mass, q, step)
         matrix, residual = _fitted(middles, shifts, mass)
-    _check_size(matrix, k, residual, step)
     aberrations, orientation = lens_of(matrix, energy, underfocus=underfocus, near=near)
     lens = Lens(energy, semiangle, aberrations, orientation, edge)
     if polish:
@@ -133,7 +132,9 @@ def retrieve_parallax(
         lens, _ = fit_aberrations(stack[some], frequencies[some], step, lens, pixels=weights[some])
     apart = shifts - displacements(middles, lens)
     offset, residual = _robust(torch.ones(len(apart), 1, dtype=torch.float64), apart, mass)
-    image = align(stack, displacements(k, lens), step, weights=weights, upsampling=upsampling)
+    moved = displacements(frequencies, lens)
+    _check_size(moved, residual, step)
+    image = align(stack, moved, step, weights=weights, upsampling=upsampling)
     dy, dx = sampling_pair(step)
     sampling = dy / upsampling, dx / upsampling
     if correction != "none":
@@ -361,8 +362,8 @@ def _robust(design: Tensor, shifts: Tensor, mass: Tensor) -> tuple[Tensor, float
     return found, math.sqrt(float((mass * trust * rest.square()).sum() / (mass * trust).sum()) / 2)
 
 
-def _check_size(matrix: Tensor, k: Tensor, residual: float, step: float | tuple[float, float]) -> None:
-    edge = float(torch.linalg.vector_norm(k @ matrix.T, dim=1).max())
+def _check_size(moved: Tensor, residual: float, step: float | tuple[float, float]) -> None:
+    edge = float(torch.linalg.vector_norm(moved, dim=1).max())
     least = 0.3 * min(sampling_pair(step))
     if edge < max(least, 2 * residual):
         raise InputError(
