@@ -88,8 +88,8 @@ def test_a_lens_is_told_from_its_displacements(size, share, azimuth, rotation, t
 
 
 def test_an_underfocused_beam_crosses_behind():
-    # The crossover is a distance Δf behind the object: there the beam inclined by λk is at the position of the
-    # scan, and at the object λ Δf k before it. It meets a thing when the scan is λ Δf k beyond it.
+    # The crossover is Δf behind the object: there the beam inclined by λk is at the position of the scan, and
+    # at the object λ Δf k before it. It meets a thing when the scan is λ Δf k beyond it.
     moved = parallax.displacements(
         torch.tensor([[0.2, 0.0], [0.0, -0.1]]), Lens(ENERGY, ANGLE, optics.Aberrations(C10=-500.0))
     )
@@ -254,7 +254,7 @@ def test_an_experiment_from_no_start_value(external_data):
         edge=optics.wavelength(energy) * found.pixel,
     )  # fmt: skip
     assert aligned.defocus == pytest.approx(135e3, rel=0.1)
-    # The nearest of the eight ways to lay a pattern down is 36° off; a nominal angle is good to a third of it.
+    # The nearest of the eight ways to lay a pattern down is 36° off; a nominal angle is good to a third.
     for rotation in (ranked[0].orientation.rotation, aligned.lens.orientation.rotation):
         assert abs(math.remainder(rotation + 126 * DEGREE, 2 * math.pi)) < 12 * DEGREE
     assert not aligned.lens.orientation.transposed
