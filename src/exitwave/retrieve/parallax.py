@@ -35,7 +35,7 @@ _NEWTON = 6
 _POLISHED = 250  # images that the polish looks at
 _FLOOR = 0.1  # of the squared transfer that is divided by
 _BLUR = 0.6  # pixels of the result
-_THIN = 0.02  # of the most samples per area; where there are fewer the image is 0
+_THIN = 1e-3  # of the most samples per area; where there are fewer the image is 0
 
 
 @dataclass(frozen=True, eq=False)
