@@ -147,7 +147,7 @@ def over_thickness(run: xr.Dataset, kind: str, label: str) -> Any:
     axes = "thickness (nm)", label
     drawn = []
     for name in EVERYWHERE:
-        values = run[f"thick_{kind}"].sel(method=name).mean("seed").values
+        values = run[f"thick_{kind}"].sel(way=name).mean("seed").values
         thick = run["thickness"].values / 10
         drawn.append(hv.Curve((thick, values), *axes, label=NAMES[name]).opts(color=_COLOURS[name]))
         drawn.append(hv.Scatter((thick, values), *axes).opts(color=_COLOURS[name]))

@@ -64,7 +64,7 @@ def transfer(parameters: Parameters, device: str = "cpu", *, how: Training = _PL
         (see :class:`exitwave.papers.cao2020.judge.Score`);
         ``METHOD_vacancy``, the share of the missing sulphur's drop that is there, and
         ``METHOD_significance``. The same of PrScO3, but for the label, as ``pso_METHOD_...``, and over
-        thickness in ``thick_contrast``, ``thick_resolution``, ``thick_likeness`` (``method``, ``thickness``).
+        thickness in ``thick_contrast``, ``thick_resolution``, ``thick_likeness`` (``way``, ``thickness``).
         ``like_label``, structural similarity of the network's image and the label, and ``contrast_share``,
         of their contrasts; ``seen_like_label`` in the upper half. ``label_seconds``, ``epie_seconds``,
         ``conv_seconds``, ``linear_seconds``, ``speed``. ``mask`` (``ring``), ``weight`` (``distance``), the
@@ -113,7 +113,7 @@ def transfer(parameters: Parameters, device: str = "cpu", *, how: Training = _PL
     for kind in ("contrast", "resolution", "likeness"):
         values = [[getattr(each[name], kind) for each in of_thick] for name in EVERYWHERE]
         units, text = _KINDS[kind]
-        result[f"thick_{kind}"] = quantity(values, units, f"{text}, PrScO3", ("method", "thickness"))
+        result[f"thick_{kind}"] = quantity(values, units, f"{text}, PrScO3", ("way", "thickness"))
     result = result.assign(_beside_label(parameters, images[0], result, region))
     slow = methods.epie_seconds(parameters, counts[0], thin)
     result = result.assign(_costs(models, seen[0], taught, slow))
@@ -129,7 +129,7 @@ def transfer(parameters: Parameters, device: str = "cpu", *, how: Training = _PL
         )  # fmt: skip
         save_weights(how.weights, models["conv"].model, {"provenance": made_by})
     return result.assign_coords(
-        method=quantity(list(EVERYWHERE), "1", "method", ("method",)),
+        way=quantity(list(EVERYWHERE), "1", "method", ("way",)),
         thickness=quantity(
             [each.specimen.thickness for each in thick], "Å", "thickness of PrScO3", ("thickness",)
         ),
