@@ -19,7 +19,7 @@ from exitwave.optics import Aberrations, frequency_grid, wavelength
 from exitwave.papers.cao2020.judge import sampled
 from exitwave.papers.cao2020.parameters import Parameters
 from exitwave.papers.cao2020.scene import Scan, positions_of
-from exitwave.retrieve import ptychography, scan_images
+from exitwave.retrieve import ptychography, ptychography_epie, scan_images
 from exitwave.simulate import scanning
 
 _PLAIN = Training()
@@ -106,7 +106,7 @@ def epie_seconds(parameters: Parameters, counts: Tensor, scan: Scan) -> float:
     """Return how long ePIE takes for as many epochs, from one of them."""
     measured, first, sampling = started(parameters, counts, scan)
     begin = time.perf_counter()
-    ptychography.epie(measured, first, sampling, generator=torch.Generator().manual_seed(0), epochs=1)
+    ptychography_epie.epie(measured, first, sampling, generator=torch.Generator().manual_seed(0), epochs=1)
     return parameters.iterations * (time.perf_counter() - begin)
 
 
