@@ -204,7 +204,7 @@ display(
 # %% [markdown]
 # **Takeaway.** LIVETEXT
 #
-# *Contrast* is the mean over kinds of columns less that of the hollows between them, over the noise among places that are alike. *Resolution* is where the ring correlation with the truth falls to one half; the steps of the scan end it at 0.7 Å. *Likeness* is the structural similarity with the truth, after the best scale: 1 is the same.
+# *Contrast* is the mean over kinds of columns less that of the hollows between them, over the noise among places that are alike. *Resolution* is where the ring correlation with the truth falls to one half, of the rings in which the truth has any power; the steps of the scan end it at 0.7 Å. *Likeness* is the structural similarity with the truth, after the best scale: 1 is the same.
 
 # %% tags=["hide-cell"]
 if parameters.scale == "workshop":

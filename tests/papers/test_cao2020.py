@@ -177,6 +177,16 @@ class TestJudge:
         assert math.isnan(score.error)
         assert judge.judge(scan.phase + 3, scan, region, phase=True).error == pytest.approx(0, abs=1e-9)
 
+    def test_a_crystal_is_resolved_where_it_has_reflections(self):
+        # Rings at 0.25 and 0.75 1/Å; the image has the first of them, and noise between both.
+        step, (y, x) = (0.4, 0.4), np.indices((64, 64)) * 0.4
+        low, high = (np.cos(2 * np.pi * k * x) + np.cos(2 * np.pi * k * y) for k in (0.25, 0.75))
+        noise = np.random.default_rng(0).standard_normal(x.shape)
+        assert 1 / 0.75 < judge.resolved(low + 0.1 * noise, low + high, step) < 1 / 0.25
+        assert judge.resolved(low + high + 0.1 * noise, low + high, step) < 1.1 / 0.75
+        # Nothing of it at all: the field, 25.6 Å.
+        assert judge.resolved(noise, low + high, step) == pytest.approx(25.6)
+
     def test_noise_and_blur_are_worse(self, scans):
         scan, region = scans[0], (slice(0, 16), slice(1, -1))
         noise = torch.randn(scan.phase.shape, generator=torch.Generator().manual_seed(1)).double()

@@ -128,7 +128,8 @@ class TestStudy:
         speed = float(result["label_seconds"]) / float(result["conv_seconds"])
         assert float(result["speed"]) == pytest.approx(speed)
         assert float(abs(result["mask"]).max()) == pytest.approx(1)
-        assert float(result["mask_least"]) == pytest.approx(float(result["mask"].min()))
+        assert float(abs(result["effect"]).max()) == pytest.approx(1)
+        assert float(result["effect_least"]) == pytest.approx(float(result["effect"].min()))
 
     def test_pictures_are_of_the_first_seed(self, result):
         assert result["images"].shape == (len(transfer.PICTURES), SMOKE.scan, SMOKE.scan)

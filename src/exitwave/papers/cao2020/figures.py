@@ -117,20 +117,22 @@ def _against(
     return hv.Overlay(drawn).opts(legend_position="bottom", legend_cols=1)
 
 
-def masks(run: xr.Dataset, bright: float) -> Any:
-    """Draw the masks of the linear model over spatial frequency, one for each seed.
+def masks(run: xr.Dataset, bright: float, kind: str = "effect", label: str = "effect of a ring") -> Any:
+    """Draw what the mask of the linear model does over spatial frequency, one curve for each seed.
 
     Parameters
     ----------
     run : Dataset
     bright : float
         Where the bright disk ends, 1/Å.
+    kind, label : str
+        ``mask``, or ``effect``, which is that times how much the electrons of a ring vary.
     """
     import holoviews as hv
 
-    axes = "spatial frequency (1/Å)", "mask over its largest modulus"
+    axes = "spatial frequency (1/Å)", f"{label} over the largest"
     curves = [
-        hv.Curve((run["ring"].values, run["mask"].sel(seed=seed).values), *axes, label=f"seed {int(seed)}")
+        hv.Curve((run["ring"].values, run[kind].sel(seed=seed).values), *axes, label=f"seed {int(seed)}")
         for seed in run["seed"].values
     ]
     lines = [

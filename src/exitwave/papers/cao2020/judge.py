@@ -17,6 +17,8 @@ from exitwave.records import Array
 
 # Of the Fourier ring correlation with the truth, which has no noise: signal and error are level.
 THRESHOLD = 0.5
+# Share of the power of the strongest ring that makes a ring count.
+_SIGNAL = 0.01
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Score:
     contrast : float
         See :func:`contrast`.
     resolution : float
-        Å; where the Fourier ring correlation with the truth falls below 1/2.
+        Å; where the Fourier ring correlation with the truth falls below 1/2, see :func:`resolved`.
     likeness : float
         Structural similarity with the truth, of the image brought to its scale by least squares.
     error : float
@@ -106,11 +108,28 @@ def _inside(scan: Scan, region: Region) -> list[Array]:
 
 
 def resolved(image: Array, truth: Array, step: tuple[float, float]) -> float:
-    """Return the resolution, Å, of an image that need not be periodic."""
+    """Return the resolution, Å, of an image that need not be periodic.
+
+    Of the Fourier ring correlation only rings count in which the truth has power: a crystal has none between
+    its reflections, where chance decides. Where the first of them is lost, it is the length of the field.
+
+    Parameters
+    ----------
+    image, truth : ndarray, shape (y, x)
+    step : (float, float)
+        Å.
+    """
     window = np.outer(*(np.hanning(n + 2)[1:-1] for n in image.shape))
     one, two = ((each - each.mean()) * window for each in (image, truth))
     frequency, curve = fourier_ring_correlation(one, two, step)
-    return resolution(frequency, curve, THRESHOLD)
+    ky, kx = (np.fft.fftfreq(n, by) for n, by in zip(image.shape, step, strict=True))
+    ring = np.hypot(ky[:, None], kx) * (2 * max(step) * len(frequency))
+    density = np.abs(np.fft.fft2(two)) ** 2
+    power = np.bincount(ring.astype(int).ravel(), weights=density.ravel(), minlength=len(frequency))
+    signal = power[: len(frequency)] >= _SIGNAL * power[: len(frequency)].max()
+    found = resolution(frequency[signal], curve[signal], THRESHOLD)
+    longest = max(n * by for n, by in zip(image.shape, step, strict=True))
+    return float(min(found, longest))
 
 
 def fitted(image: Array, truth: Array, region: Region = (slice(None), slice(None))) -> Array:

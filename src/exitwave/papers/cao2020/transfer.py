@@ -68,7 +68,8 @@ def transfer(parameters: Parameters, device: str = "cpu", *, how: Training = _PL
         ``like_label``, structural similarity of the network's image and the label, and ``contrast_share``,
         of their contrasts; ``seen_like_label`` in the upper half. ``label_seconds``, ``epie_seconds``,
         ``conv_seconds``, ``linear_seconds``, ``speed``. ``mask`` (``ring``), ``weight`` (``distance``), the
-        linear model, and ``mask_least``, ``mask_most``, its extremes over the largest modulus.
+        linear model; ``effect`` (``ring``), the mask times how much the electrons of the ring vary, and
+        ``effect_least``, ``effect_most``, its extremes, all over their largest modulus.
         ``electrons``, counted at a position; ``fraction``; ``weights``, of the network. Of the first seed
         ``images`` (``picture``, ``scan_y``, ``scan_x``) in 8 bits.
     """
@@ -191,13 +192,16 @@ def _linear(parameters: Parameters, learned: methods.Learned) -> dict[str, xr.Va
     assert isinstance(model, RadialModel)
     rings = model.ring_values().detach().double()
     mask, weights = rings / rings.abs().max(), model.weights.detach().double()
+    effect = model.mask.detach().double()
+    effect = effect / effect.abs().max()
     frequency = np.linspace(0, model.outer, parameters.rings)
     return {
         "mask": quantity(mask.numpy(), "1", "mask over its largest modulus", ("ring",)),
         "ring": quantity(frequency, "1/Å", "spatial frequency", ("ring",)),
         "weight": quantity((weights / weights.abs().max()).numpy(), "1", "weight of patterns", ("distance",)),
-        "mask_least": quantity(float(mask.min()), "1", "least of the mask over its largest modulus"),
-        "mask_most": quantity(float(mask.max()), "1", "most of the mask over its largest modulus"),
+        "effect": quantity(effect.numpy(), "1", "effect of a ring over the largest", ("ring",)),
+        "effect_least": quantity(float(effect.min()), "1", "least effect of a ring over the largest modulus"),
+        "effect_most": quantity(float(effect.max()), "1", "most effect of a ring over the largest modulus"),
     }
 
 
