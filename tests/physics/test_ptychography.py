@@ -255,6 +255,8 @@ class TestBadInput:
             ({"measured": torch.ones(3, SIZE, SIZE)}, "3 patterns at 144 positions"),
             ({"measured": torch.full((144, SIZE, SIZE), math.nan)}, "mask dead pixels"),
             ({"measured": torch.zeros(144, SIZE, SIZE)}, "no electrons"),
+            ({"measured": torch.eye(SIZE).expand(144, SIZE, SIZE) - 0.01}, "-0.01 electrons in a pixel"),
+            ({"probe": torch.zeros(SIZE, SIZE, dtype=torch.complex64)}, "a probe of intensity 0"),
             ({"probe": torch.ones(SIZE, SIZE)}, "give complex"),
             ({"modes": 0}, "0 modes"),
         ],

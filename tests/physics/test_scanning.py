@@ -204,6 +204,7 @@ class TestBadInput:
             ({"slices": torch.ones(4, 4)}, "give complex"),
             ({"slices": rough(1, size=16)}, "enlarge the field"),
             ({"positions": torch.zeros(3)}, r"positions of shape \(3,\)"),
+            ({"positions": torch.ones(3, 2).long()}, "torch.int64: give"),
             ({"positions": torch.tensor([[0.0, 0.0], [math.nan, 1.0]])}, "position 1 is not finite"),
             ({"slices": rough(2)}, "2 slices and a propagator of shape None"),
             ({"sampling": 0.0}, "positive"),

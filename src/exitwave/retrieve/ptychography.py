@@ -366,3 +366,9 @@ def check(measured: Tensor, start: Reconstruction) -> None:
         raise InputError("the patterns hold values that are not finite: mask dead pixels first")
     if not float(measured.sum()) > 0:
         raise InputError("the patterns hold no electrons: give counts, the background taken away")
+    least = float(measured.min())
+    if least < 0:
+        raise InputError(f"a pattern holds {least:g} electrons in a pixel: give counts, clipped at 0")
+    power = float(start.probe.abs().square().sum())
+    if not (math.isfinite(power) and power > 0):
+        raise InputError(f"a probe of intensity {power:g}: give one that is finite and not 0")
