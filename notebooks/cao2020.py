@@ -168,7 +168,7 @@ if parameters.scale == "workshop":
 # %% [markdown]
 # ## Images without learning
 #
-# The electrons of each position are counted at 10⁵ per Å², some 12000 a position. Beside the dark field stands the integrated centre of mass ({mod}`exitwave.retrieve.scan_images`), which is the phase blurred by the probe. Ptychography ({mod}`exitwave.retrieve.ptychography`) looks for the object under which all patterns are likely:
+# The electrons of each position are counted at 10⁵ per Å², some 10800 a position. Beside the dark field stands the integrated centre of mass ({mod}`exitwave.retrieve.scan_images`), which is the phase blurred by the probe. Ptychography ({mod}`exitwave.retrieve.ptychography`) looks for the object under which all patterns are likely:
 
 # %%
 counts = scene.counted(live, monolayer, torch.Generator().manual_seed(live.seed))
@@ -200,15 +200,20 @@ display(
 )
 
 # %% [markdown]
-# **Takeaway.** LIVETEXT
+# **Takeaway.** Ptychography, in seconds, is nearest to the truth and takes the probe out of the image. The integrated centre of mass has it in, but hardly any noise; the dark field, made of two electrons in a thousand, has noise and hardly any sulphur.
 #
 # *Contrast* is the mean over kinds of columns less that of the hollows between them, over the noise among places that are alike; it has nothing to do with how dark an image is. *Resolution* is where the ring correlation with the truth falls to one half, of the rings in which the truth has any power; the steps of the scan end it at 0.7 Å. *Likeness* is the structural similarity with the truth, after the best scale: 1 is the same.
 
 # %% tags=["hide-cell"]
 if parameters.scale == "workshop":
     assert 2 * max(monolayer.step) < 0.73
-    assert abs(float(counts.sum((2, 3)).mean()) - 12000) < 500
+    assert abs(float(counts.sum((2, 3)).mean()) - 10800) < 100
     assert bool(taught.loss[-1] < taught.loss[0])
+    found = {name: judge(image, monolayer, region, phase=name != "adf") for name, image in direct.items()}
+    assert found["label"].likeness > max(found[name].likeness for name in ("adf", "com"))
+    assert found["com"].contrast > 2 * found["adf"].contrast
+    assert found["label"].resolution < 0.75 < found["com"].resolution
+    assert 1.5e-3 < float(direct["adf"].mean() / counts.sum((2, 3)).mean()) < 3e-3
 
 # %% [markdown]
 # ## The linear model
@@ -228,7 +233,7 @@ row(
 )
 
 # %% [markdown]
-# **Takeaway.** MASKTEXT
+# **Takeaway.** The model counts electrons just inside and outside the edge of the bright disk, and takes others off: rings of both signs, which no annular detector has. Where electrons are few the masks of the three seeds differ; there they mean nothing.
 
 # %% [markdown]
 # ## Figure 2
@@ -251,8 +256,26 @@ row(*drawn.pictures(main, "PrScO3", step_of_scandate)) if main is not None else 
 Markdown(drawn.scores(main, "pso_", transfer.EVERYWHERE)) if main is not None else None
 
 # %% [markdown]
-# **Takeaway.** FIGTEXT
+# **Takeaway.** The paper's pictures come out as numbers. On MoS₂ the linear model stands out from noise twice as far as the dark field, and less than half as far as ptychography. The 4D convolutions resolve all that the scan can carry, and their columns stand out from hollows nine tenths as far as the label's; but they are
+# noisier, and their likeness to it is 0.87, not quite what we had asked of "essentially matches". On 20 nm of PrScO₃ the linear model is worse than the dark field, and the convolutions show 0.74 Å where the dark field ends at 1.35 Å: likeness to the projected potential 0.88 against 0.67, a contrast over noise no better.
+# The unseen half of MoS₂ is the same crystal, met at other places of its cells; what is new in it is the vacancy.
 # Data: {download}`transfer <../data/cao2020/workshop/transfer.nc>`.
+
+# %% tags=["hide-cell"]
+if main is not None:
+    of = {name: main[name].values for name in main.data_vars if main[name].dims == ("seed",)}
+    assert (of["linear_contrast"] > 1.5 * of["adf_contrast"]).all()
+    assert (of["linear_contrast"] < 0.5 * of["label_contrast"]).all()
+    assert (of["conv_contrast"] < 0.5 * of["label_contrast"]).all()
+    assert np.allclose(of["conv_resolution"], of["label_resolution"])
+    assert abs(of["modulation_share"].mean() - 0.92) < 0.02, of["modulation_share"]
+    assert abs(of["like_label"].mean() - 0.87) < 0.015, of["like_label"]
+    assert (of["pso_linear_likeness"] < of["pso_adf_likeness"]).all()
+    for name, wanted in (("conv", (0.74, 0.88)), ("adf", (1.35, 0.67))):
+        both = of[f"pso_{name}_resolution"].mean(), of[f"pso_{name}_likeness"].mean()
+        assert np.allclose(both, wanted, atol=0.01), both
+    assert abs(of["pso_conv_contrast"].mean() / of["pso_adf_contrast"].mean() - 1) < 0.05
+    assert of["effect_least"].max() < -0.1
 
 # %%
 row(
@@ -261,7 +284,8 @@ row(
 ) if main is not None else None
 
 # %% [markdown]
-# **Takeaway.** THICKTEXT
+# **Takeaway.** In 5 nm the integrated centre of mass is the best image; at 10 nm it is worth nothing, for the beam has been scattered more than once and contrast reverses. The network, which knows one layer of atoms only, goes the other way: the thicker the crystal, the more its image is like the projected potential. It has found,
+# from a monolayer, something that electrons near columns do at any thickness.
 #
 # ## The missing sulphur
 
@@ -269,8 +293,25 @@ row(
 Markdown(drawn.vacancies(main)) if main is not None else None
 
 # %% [markdown]
-# **Takeaway.** VACANCYTEXT
+# **Takeaway.** That a sulphur atom is missing, as in no label, is seen by all methods with certainty, by nine times the spread of whole columns and more, but for the dark field, which has four to five. Ptychography and the linear model give its drop as it is. The convolutions, which never saw such a column, exaggerate it by half; that the drop is there may be believed, its size may not.
 #
+
+# %% tags=["hide-cell"]
+if main is not None:
+    for name in ("com", "linear", "conv", "label"):
+        assert of[f"{name}_significance"].min() > 8.5, name
+    assert 3.5 < of["adf_significance"].min() < of["adf_significance"].max() < 5.5
+    for name in ("linear", "label"):
+        assert np.abs(of[f"{name}_vacancy"] - 1).max() < 0.13, of[f"{name}_vacancy"]
+    assert np.abs(of["conv_vacancy"] - 1.45).max() < 0.03, of["conv_vacancy"]
+    thin, middling, thick = main["thick_likeness"].mean("seed").values.T
+    assert thin.argmax() == transfer.EVERYWHERE.index("com")
+    assert middling[1] < 0.1 < middling[3] < thick[3]
+    assert (main["thick_likeness"].sel(way="conv").mean("seed").diff("thickness") > 0).all()
+    assert 15 < of["speed"].mean() < 25, of["speed"]
+    assert (of["label_seconds"] / of["linear_seconds"]).min() > 1000
+
+# %% [markdown]
 # ## Dose
 #
 # The same at other doses: 10³ electrons per Å² (`transfer-low`), 10⁴ (`transfer-middle`), 10⁵ and 10⁶ (`transfer-high`); networks and labels anew for each.
@@ -301,7 +342,7 @@ row(
 ) if clusters else None
 
 # %% [markdown]
-# **Takeaway.** LOCALTEXT
+# The row of the ledger waits for the runs that are not stored.
 #
 # ## Seconds against hours?
 
@@ -316,7 +357,7 @@ if main is not None:
     )
 
 # %% [markdown]
-# **Takeaway.** SPEEDTEXT
+# **Takeaway.** The network is some twenty times faster, not orders of magnitude: with steps in units of the curvature ptychography needs ten epochs, which take seconds, where the paper speaks of hours. The linear model is a thousand times faster, for it reads each pattern once. Times were taken while the machine had other work to do.
 #
 # ## What the paper leaves open
 #
