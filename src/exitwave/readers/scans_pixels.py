@@ -1,4 +1,4 @@
-"""What the mean of all patterns of a 4D-STEM scan tells of single pixels of its detector, and their mending."""
+"""What the mean of all patterns of a 4D-STEM scan tells of single pixels of its detector; their mending."""
 
 from __future__ import annotations
 
