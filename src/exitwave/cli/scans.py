@@ -116,6 +116,7 @@ class Warnings:
     lines: list[str] = field(default_factory=list)
 
     def __call__(self, text: str) -> None:
+        """Say a line, once."""
         said = said_as_options(text)
         if said not in self.lines:
             self.lines.append(said)
@@ -126,8 +127,8 @@ class Warnings:
 class Prepared:
     """A scan that is oriented, cropped, mended, binned and calibrated, and what its sum tells.
 
-    ``disk`` is the bright disk, in its pixels; ``used`` is for the provenance; ``warn`` says what is doubtful,
-    and remembers it for the record.
+    ``disk`` is the bright disk, in its pixels; ``used`` is for the provenance; ``warn`` says what is
+    doubtful, and remembers it for the record.
     """
 
     scan: Scan
@@ -351,7 +352,11 @@ _OPTIONS = {
     "detector=": "--detector-shape ",
     "zero=True": "--no-mend",
     "check transpose": "check --transpose",
-    **{f"{name}=": f"--{name} " for name in ("shape", "dtype", "dataset", "energy", "step", "rotation")},
+    "slice_thickness=": "--slice-thickness ",
+    **{
+        f"{name}=": f"--{name} "
+        for name in ("shape", "dtype", "dataset", "energy", "step", "rotation", "defocus")
+    },
 }
 
 

@@ -154,8 +154,8 @@ def line(candidates: tuple[Candidate, ...]) -> str:
     end = (
         "the sign of the phase excludes the opposite angle"
         if best.sure
-        else "whether it is that or 180° from it is not clear: give a reference, such as a dark field, or the "
-        "rotation"
+        else "whether it is that or 180° from it is not clear: give a reference, such as a dark field, "
+        "or the rotation"
     )
     if not told(candidates):
         end = (
