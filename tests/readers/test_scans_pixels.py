@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from exitwave.errors import InputError
 from exitwave.readers.bright_disk import detector_warnings, find_disk, rough_disk
-from exitwave.readers.scans_pixels import Mending, bad_pixels
+from exitwave.readers.scans_pixels import Mending, bad_pixels, fft_order
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -152,3 +152,9 @@ class TestWarnings:
         }
         assert expected[kind] in line
         assert len(line.splitlines()) == 1
+
+
+def test_fft_order():
+    patterns = torch.arange(48.0).reshape(1, 8, 6)
+    assert torch.equal(fft_order(patterns, (4.0, 3.0)), torch.fft.ifftshift(patterns, dim=(-2, -1)))
+    assert float(fft_order(patterns, (2.4, 0.6))[0, 0, 0]) == float(patterns[0, 2, 1])

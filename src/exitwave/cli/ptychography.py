@@ -45,9 +45,7 @@ def retrieve_ptychography(
     slices: Annotated[int, typer.Option(min=1, help="Of the object; several need --slice-thickness.")] = 1,
     slice_thickness: Annotated[str | None, typer.Option(help="From slice to slice, for example 2nm.")] = None,
     modes: Annotated[int, typer.Option(min=1, help="Of the probe: several where it is not coherent.")] = 1,
-    free_positions: Annotated[
-        bool, typer.Option("--free-positions", help="Retrieve positions, too.")
-    ] = False,
+    free_positions: Annotated[bool, typer.Option(help="Retrieve positions, too.")] = False,
     absorption: Annotated[bool, typer.Option("--absorption", help="Let the object absorb, too.")] = False,
     max_angle: Annotated[
         str | None, typer.Option(help="Of the patterns, for example 40mrad: larger ones are not used.")
@@ -65,7 +63,7 @@ def retrieve_ptychography(
     Lengths, energies and angles without a unit are in Å, eV and rad. What the file says of itself need not be
     given.
 
-    --defocus and --rotation are values, ranges to search such as 10um:20um or "-140deg:-100deg", or search:
+    --defocus and --rotation are values, ranges to search such as 10um:20um or -140deg:-100deg, or search:
     around what aligns the bright-field images (see retrieve parallax). Without them that itself is the start.
     All patterns are held in memory. Of several slices the result shows the product, and holds each.
     """
@@ -74,10 +72,10 @@ def retrieve_ptychography(
     from exitwave.retrieve import scan_ptychography
     from exitwave.units import quantity
 
+    thickness = None if slice_thickness is None else quantity(slice_thickness, "Å", "slice thickness")
     options = scan_ptychography.Options(
         method=method, loss=loss, epochs=epochs, slices=slices, modes=modes, batch=batch, seed=seed,
-        slice_thickness=None if slice_thickness is None else quantity(slice_thickness, "Å", "slice thickness"),
-        free_positions=free_positions, absorption=absorption, device=device,
+        slice_thickness=thickness, free_positions=free_positions, absorption=absorption, device=device,
     )  # fmt: skip
     wanted = {name: wanted_of(getattr(given, name), unit, name) for name, unit in _UNITS.items()}
     angle = None if max_angle is None else quantity(max_angle, "rad", "max angle")

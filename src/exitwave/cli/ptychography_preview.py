@@ -9,11 +9,13 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from exitwave import records
 from exitwave.cli.pictures import borders, label_lengths, panels, show, unit_of
 
 _MODES = 4  # that are shown at most
+_FLAT = 0.01  # what varies less is one grey
 _RANGE = (0.2, 99.8)  # percentiles that are told apart
 
 
@@ -38,13 +40,15 @@ def draw(result: xr.Dataset) -> Figure:
     _draw_probe(axes[2], result)
     loss = result["loss"].values
     axes[3].plot(np.arange(1, len(loss) + 1), loss, "o-", markersize=3, color="tab:blue")
-    axes[3].set(xlabel="epoch", ylabel="loss (1)", title="loss", yscale="log")
+    axes[3].set(xlabel="epoch", ylabel="loss (1)", title="loss")
+    axes[3].xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
 def _span(values: records.Array) -> dict[str, float]:
     low, high = (float(each) for each in np.percentile(values, _RANGE))
-    return {"vmin": low, "vmax": high if high > low else low + 1e-9}
+    flat = high - low < _FLAT
+    return {"vmin": low - _FLAT * flat, "vmax": high + _FLAT * flat}
 
 
 def _draw_probe(axes: Axes, result: xr.Dataset) -> None:

@@ -1,4 +1,4 @@
-"""Patterns of a 4D-STEM file as ptychography takes them, and how the scan was taken where that is not known."""
+"""Patterns of a 4D-STEM file as ptychography takes them, and how the scan was taken."""
 
 from __future__ import annotations
 
@@ -166,7 +166,8 @@ def geometry(
         rotation = _around(rotation, found.rotation, _TURN)
     elif isinstance(rotation, tuple):
         exchanged = [False, True]
-    assert not isinstance(defocus, str | None) and not isinstance(rotation, str | None)
+    assert not isinstance(defocus, str | None)
+    assert not isinstance(rotation, str | None)
     if not isinstance(defocus, tuple) and not isinstance(rotation, tuple):
         return Geometry(defocus, -rotation, exchanged[0])
     low, high = rotation if isinstance(rotation, tuple) else (rotation, rotation)

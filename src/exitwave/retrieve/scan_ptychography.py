@@ -229,11 +229,13 @@ def _along_the_scan(
     sine, cosine = math.sin(how.rotation), math.cos(how.rotation)
     rows = first[0] / patterns.sampling + cosine * y[:, None] + sine * x
     columns = first[1] / patterns.sampling - sine * y[:, None] + cosine * x
-    real, imaginary = (
-        map_coordinates(np.asarray(part, float), [rows, columns], order=3, mode="nearest")
-        for part in (whole.real, whole.imag)
+    # The modulus by itself: between pixels of one modulus the mean of waves is smaller.
+    modulus, real, imaginary = (
+        map_coordinates(np.asarray(part, float), [rows, columns], order=order, mode="nearest")
+        for part, order in ((np.abs(whole), 1), (whole.real, 3), (whole.imag, 3))
     )
     found = real + 1j * imaginary
+    found = modulus * found / np.maximum(np.abs(found), 1e-12)
     return np.asarray(found * np.exp(-1j * np.angle(found.mean())))
 
 
