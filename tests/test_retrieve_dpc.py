@@ -6,6 +6,7 @@ import math
 import h5py
 import numpy as np
 import pytest
+import scan_files
 import torch
 import xarray as xr
 
@@ -136,6 +137,31 @@ class TestCommand:
         found = math.degrees(float(records.load(tmp_path / "o.nc")["rotation"]))
         # The field is no period of the scan: its edges count as curl.
         assert abs(math.remainder(found - angle, 180.0)) < 5.0
+
+    def test_peaks_tell_sign_and_handedness(self, exitwave, tmp_path):
+        """A detector whose axes are exchanged, of a scan across peaks, of which none is a hole."""
+        shape = (20, 24)
+        scan = scan_files.record(shape, defocus=0.0, rotation=-2.0, transposed=True)
+        path = records.save(scan, tmp_path / "scan.nc")
+        status, said, errors = exitwave("retrieve", "dpc", path, "-o", tmp_path / "o.nc", "--no-preview")
+        assert status == 0
+        assert "with its axes exchanged, then turned by -114" in errors
+        assert "the sign of the phase excludes the opposite angle" in errors
+        assert "its axes exchanged before" in said
+        found = records.load(tmp_path / "o.nc")
+        assert int(found["transposed"]) == 1
+        assert math.degrees(float(found["rotation"])) == pytest.approx(math.degrees(-2.0), abs=1)
+        assert found.attrs["warnings"] == errors.strip().removeprefix("exitwave: warning: ")
+        y, x = np.meshgrid(found["y"], found["x"], indexing="ij")
+        truth, inner = scan_files.phase(y, x, shape, 0.05), (slice(3, -3), slice(3, -3))
+        assert scan_files.correlation(found["phase"].values[inner], truth[inner]) > 0.8
+
+    def test_a_small_scan_does_not_tell_its_rotation(self, exitwave, file, tmp_path):
+        command = ("retrieve", "dpc", file, "-o", tmp_path / "o.nc", "--crop", "0:8,0:9", "--no-preview")
+        status, _, errors = exitwave(*command)
+        assert status == 0
+        assert "orientation of the detector is not known, 0 is used: give --rotation" in errors
+        assert "curl" not in records.load(tmp_path / "o.nc")
 
     def test_a_wrong_rotation_or_axis_is_warned_of(self, exitwave, file, tmp_path):
         run = ("retrieve", "dpc", file, "-o", tmp_path / "o.nc", "--no-preview", "--rotation")

@@ -16,8 +16,9 @@ from exitwave.readers.scans import Scan
 from exitwave.readers.scans_pixels import fft_order
 from exitwave.retrieve import scan_pass
 from exitwave.retrieve.ptychography_search import Geometry, search
-from exitwave.retrieve.scan_parallax import aligned
+from exitwave.retrieve.scan_parallax import aligned, images_of
 from exitwave.retrieve.scan_pass import Seen, Warn, silent
+from exitwave.units import length_text
 
 # What is being done, how much of it is done, and of how much.
 Stage = Callable[[str, int, int], None]
@@ -186,7 +187,8 @@ def _around(wanted: Wanted, found: float, span: float) -> float | tuple[float, f
 def _found(scan: Scan, disk: Disk, defocus: Wanted, rotation: Wanted, stage: Stage, warn: Warn) -> Geometry:
     """Return what the images of one pass tell; rotation of the detector."""
     rows = scan.scan_shape[0]
-    seen = scan_pass.see(scan, disk, most=_IMAGES, observe=lambda done: stage("bright field", done, rows))
+    most = min(_IMAGES, images_of(scan))
+    seen = scan_pass.see(scan, disk, most=most, observe=lambda done: stage("bright field", done, rows))
     known = rotation if isinstance(rotation, float) else None
     if defocus not in (None, "search"):
         found = scan_pass.orientation(seen, known, warn)
@@ -205,8 +207,8 @@ def _aligned(seen: Seen, rotation: float | None, *, searched: bool, warn: Warn) 
         return None
     turn = found.lens.orientation
     warn(
-        f"defocus {found.defocus:.4g} Å and rotation {math.degrees(turn.rotation):.1f}° of the detector are "
-        "those that align the bright-field images"
+        f"defocus {length_text(found.defocus)} and rotation {math.degrees(turn.rotation):.1f}° of the detector "
+        "are those that align the bright-field images"
     )
     return Geometry(found.defocus, turn.rotation, turn.transposed)
 

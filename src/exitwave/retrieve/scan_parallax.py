@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import xarray as xr
 
@@ -14,7 +16,13 @@ from exitwave.retrieve.scan_orientation import Orientation, line, rank
 from exitwave.retrieve.scan_pass import Observe, Seen, Warn, silent
 from exitwave.retrieve.single_side_band import Lens
 
-IMAGES = 1000  # of groups of pixels of the bright disk, at most
+_IMAGES, _FEWEST = 1000, 100  # of groups of pixels of the bright disk
+_VALUES = 3 * 10**7  # of all images: some 16 bytes each, a few times over
+
+
+def images_of(scan: Scan) -> int:
+    """Return how many images of groups of pixels of a scan to keep: as many as memory is worth it for."""
+    return max(_FEWEST, min(_IMAGES, _VALUES // math.prod(scan.scan_shape)))
 
 
 def aligned(
@@ -98,7 +106,7 @@ def retrieve(
     InputError
         If something is not known, or displacements are too small to measure, as in focus.
     """
-    seen = scan_pass.see(scan, disk, most=IMAGES, observe=observe)
+    seen = scan_pass.see(scan, disk, most=images_of(scan), observe=observe)
     known = scan.calibration
     underfocus = None if known.defocus is None else known.defocus > 0
     found = aligned(seen, rotation=known.rotation, underfocus=underfocus, upsampling=upsampling, warn=warn)

@@ -22,6 +22,7 @@ from exitwave.retrieve.ptychography_search import Geometry
 from exitwave.retrieve.scan_geometry import Patterns, Stage, Wanted, geometry, load, no_stage
 from exitwave.retrieve.scan_orientation import Orientation
 from exitwave.retrieve.scan_pass import Warn, silent
+from exitwave.units import length_text
 
 METHODS = ("gradient", "epie")
 
@@ -144,8 +145,8 @@ def _check_window(patterns: Patterns, how: Geometry, warn: Warn) -> None:
     width, probe = patterns.sampling * patterns.counts.shape[-1], 2 * abs(how.defocus) * patterns.semiangle
     if probe > 0.8 * width:
         warn(
-            f"the probe is {probe:.3g} Å wide by its defocus, the field of a pattern {width:.3g} Å: it does "
-            "not fit; bin less, or check the defocus"
+            f"the probe is {length_text(probe)} wide by its defocus, the field of a pattern "
+            f"{length_text(width)}: it does not fit; bin less, or check the defocus"
         )
 
 

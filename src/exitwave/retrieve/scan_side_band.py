@@ -11,7 +11,7 @@ from exitwave.optics.aberrations import Aberrations
 from exitwave.readers.bright_disk import Disk
 from exitwave.readers.scans import Scan
 from exitwave.retrieve import scan_pass
-from exitwave.retrieve.scan_parallax import IMAGES, aligned, with_lens
+from exitwave.retrieve.scan_parallax import aligned, images_of, with_lens
 from exitwave.retrieve.scan_pass import Observe, Seen, Warn, silent
 from exitwave.retrieve.single_side_band import Lens, Overlaps, fit_aberrations, retrieve_phase
 
@@ -68,7 +68,7 @@ def retrieve(
     """
     if overlaps not in ("all", "single"):
         raise InputError(f"overlaps {overlaps!r} are not known: use all or single")
-    seen = scan_pass.see(scan, disk, most=IMAGES, observe=observe)
+    seen = scan_pass.see(scan, disk, most=images_of(scan), observe=observe)
     kept, lens = seen.field, lens_of(seen, scan, warn)
     share = None
     if fit:
