@@ -144,6 +144,14 @@ class TestPhase:
         assert status == 2
         assert "no record of ptychography" in errors.splitlines()[-1]
 
+    def test_what_does_not_fit_is_said(self, exitwave, file, tmp_path):
+        # A probe of 2 · 20 nm · 30 mrad = 12 Å fills the field of a pattern, of 12 Å.
+        wrong = ("--defocus", "-20nm", "--rotation", "-1.5", "--method", "epie", "--epochs", "3")
+        found, _, errors = run(exitwave, file, tmp_path, *wrong)
+        assert "nm wide by its defocus, the field of a pattern 1.2 nm: it does not fit" in errors
+        grown = float(found["loss"][-1]) > float(found["loss"][0])
+        assert ("the loss has grown" in errors) == grown
+
     def test_fewer_pixels(self, exitwave, file, tmp_path):
         found, _, errors = run(exitwave, file, tmp_path, *KNOWN, "--max-angle", "50mrad", "--epochs", "12")
         assert "patterns of 30 x 30 pixels" in errors

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -43,5 +45,6 @@ def _draw_shifts(axes: Axes, result: xr.Dataset, unit: float, name: str) -> None
         xlabel="kx of the detector (1/Å)", ylabel="ky (1/Å)",
         aspect="equal", xlim=(-side, side), ylim=(side, -side),
     )  # fmt: skip
-    text = "\n".join(line.replace(", ", "\n  ").replace(" at ", "\n  at ") for line in report(result)[:-1])
+    broken = re.compile(", | (?=at |of the detector)")
+    text = "\n".join(broken.sub("\n  ", line, count=1) for line in report(result)[:-1])
     axes.text(1.06, 1.0, text, transform=axes.transAxes, ha="left", va="top", fontsize=8)

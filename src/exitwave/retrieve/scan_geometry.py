@@ -206,9 +206,10 @@ def _aligned(seen: Seen, rotation: float | None, *, searched: bool, warn: Warn) 
         warn(f"defocus is not known, and not found ({error}): 0 is used: give defocus=...")
         return None
     turn = found.lens.orientation
+    degrees = math.degrees(turn.rotation)
     warn(
-        f"defocus {length_text(found.defocus)} and rotation {math.degrees(turn.rotation):.1f}° of the detector "
-        "are those that align the bright-field images"
+        f"defocus {length_text(found.defocus)} and rotation {degrees:.1f}° of the detector are those that "
+        "align the bright-field images"
     )
     return Geometry(found.defocus, turn.rotation, turn.transposed)
 

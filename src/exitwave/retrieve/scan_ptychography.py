@@ -138,6 +138,12 @@ def retrieve(
         flat = patterns.counts.flatten(0, 1)
         flat = flat.mT.contiguous() if how.transposed else flat
     found = _run(flat, first, patterns, options, stage)
+    before, after = (float(found.loss[i]) for i in (len(first.loss), -1))
+    if after > before:
+        warn(
+            f"the loss has grown from {before:.4g} to {after:.4g}: check defocus and rotation, bin less, or "
+            "use the method gradient"
+        )
     return _record(found, first, patterns, how, options, scan.scan_shape)
 
 
@@ -145,8 +151,8 @@ def _check_window(patterns: Patterns, how: Geometry, warn: Warn) -> None:
     width, probe = patterns.sampling * patterns.counts.shape[-1], 2 * abs(how.defocus) * patterns.semiangle
     if probe > 0.8 * width:
         warn(
-            f"the probe is {length_text(probe)} wide by its defocus, the field of a pattern "
-            f"{length_text(width)}: it does not fit; bin less, or check the defocus"
+            f"the probe is {length_text(probe)[1:]} wide by its defocus, the field of a pattern "
+            f"{length_text(width)[1:]}: it does not fit; bin less, or check the defocus"
         )
 
 
