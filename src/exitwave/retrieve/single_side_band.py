@@ -104,7 +104,7 @@ class DirectPhase:
     sampling : (float, float)
         Å.
     transfer : Tensor, shape (y, x), float64
-        FFT order: the mean over the pixels of the squared transfer of the phase, 0 to 2. Noise in the
+        FFT order: the mean over the pixels of the squared transfer of the phase, 0 to 4. Noise in the
         spectrum of the phase goes as one over its root; where it is near 0, nothing was seen.
     """
 
