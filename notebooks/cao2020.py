@@ -36,7 +36,7 @@
 from typing import Optional
 
 scale: str = "workshop"  # smoke, workshop, gpu or paper
-seed: Optional[int] = None  # of atoms that move, of electrons, and of networks
+seed: Optional[int] = None  # of electrons and of networks
 energy: Optional[float] = None  # beam energy, eV
 semiangle: Optional[float] = None  # of the probe, rad
 defocus: Optional[float] = None  # of the probe, underfocus positive, Å
@@ -70,7 +70,6 @@ parameters = Parameters.collect(globals())
 parameters
 
 # %% tags=["hide-input"]
-import math
 
 import numpy as np
 import torch
@@ -133,12 +132,11 @@ if parameters.scale == "workshop":
 # %% [markdown]
 # ## Patterns
 #
-# A probe of 21 mrad at 80 kV, in focus, at 64 × 64 positions. Each plane wave of the aperture is carried through the specimen once; a probe at any position is a sum of what has become of them ({mod}`exitwave.simulate.scattering_matrix`), which is exact, and cheaper than 4096 probes. Square pixels of 3.6 mrad count electrons and never
+# A probe of 21 mrad at 80 kV, in focus, at 67 × 67 positions, a prime number, so that no two cells of a crystal are met at the same places. Each plane wave of the aperture is carried through the specimen once; a probe at any position is a sum of what has become of them ({mod}`exitwave.simulate.scattering_matrix`), which is exact, and cheaper than 4489 probes. Square pixels of 3.6 mrad count electrons and never
 # saturate, as those of the paper's detector do. Patterns of one molybdenum column, of a hollow, and the mean of all:
 
 # %%
 hollows, *columns = mos2.kinds()
-charge_of = dict(zip(("S", "S2", "Mo"), columns, strict=False)) if len(columns) == 3 else {}
 
 
 def nearest(place):
@@ -204,7 +202,7 @@ display(
 # %% [markdown]
 # **Takeaway.** LIVETEXT
 #
-# *Contrast* is the mean over kinds of columns less that of the hollows between them, over the noise among places that are alike. *Resolution* is where the ring correlation with the truth falls to one half; the steps of the scan end it at 0.7 Å. *Likeness* is the structural similarity with the truth, after the best scale: 1 is the same.
+# *Contrast* is the mean over kinds of columns less that of the hollows between them, over the noise among places that are alike; it has nothing to do with how dark an image is. *Resolution* is where the ring correlation with the truth falls to one half, of the rings in which the truth has any power; the steps of the scan end it at 0.7 Å. *Likeness* is the structural similarity with the truth, after the best scale: 1 is the same.
 
 # %% tags=["hide-cell"]
 if parameters.scale == "workshop":
@@ -216,11 +214,12 @@ if parameters.scale == "workshop":
 # ## The linear model
 #
 # "The first layer weighs the individual patterns before stacking them. The second layer applies a single filter": both round, so that nothing of one crystal's symmetry is learned. Such a model is a product of two sets of parameters, weights by distance and a mask by angle, and is fitted in closed form, by turns, in a moment
-# ({mod}`exitwave.networks.radial`). Masks of three seeds at workshop scale, the edge of the bright disk dashed:
+# ({mod}`exitwave.networks.radial`). What the rings of the mask do, for three seeds at workshop scale, the edge of the bright disk dashed:
 
 # %%
 seen = methods.shares(live, counts, monolayer)
-fitted = methods.linear(live, seen, taught.phase)
+half = live.scan // 2
+fitted = methods.linear(live, seen[:half], taught.phase[:half])
 main = stored("transfer")
 bright = live.semiangle / wavelength(live.energy)
 row(
@@ -311,7 +310,7 @@ if main is not None:
     seconds = {name: float(main[f"{name}_seconds"].mean()) for name in ("epie", "label", "conv", "linear")}
     display(
         Markdown(
-            f"4096 patterns on one core: ePIE, one position after the other, {seconds['epie']:.0f} s for {Parameters.at('workshop').iterations} epochs; ptychography of this package {seconds['label']:.0f} s; "
+            f"4489 patterns on one core: ePIE, one position after the other, {seconds['epie']:.0f} s for {Parameters.at('workshop').iterations} epochs; ptychography of this package {seconds['label']:.0f} s; "
             f"the 4D convolutions {seconds['conv']:.1f} s, {seconds['label'] / seconds['conv']:.0f} times less; the linear model {1000 * seconds['linear']:.0f} ms."
         )
     )
@@ -387,8 +386,9 @@ model = radial.RadialModel(
     outer=0.5 / methods.sampling_of(live),
     sampling=methods.sampling_of(live),
 )
-sums = model.cluster_sums(model.features(seen[: len(seen) // 2])).flatten(0, 1)
-wanted = methods.upper(live, taught.phase).flatten()
+sums = model.cluster_sums(model.features(seen[:half]))
+sums = methods.middles(sums, live.cluster // 2).flatten(0, 1)
+wanted = methods.middles(taught.phase[:half]).flatten()
 radial.fit(model, sums[::2], wanted[::2])
 both = [each.image(seen) for each in (fitted.model, model)]
 difference = (both[0] - both[1]).std() / both[0].std()

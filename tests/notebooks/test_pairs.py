@@ -1,5 +1,6 @@
 """Each notebook is what its py:percent file, which is authoritative, makes of it; it stores no outputs."""
 
+import re
 from pathlib import Path
 
 import jupytext
@@ -38,6 +39,12 @@ def test_no_heading_is_a_comment_of_a_code_cell(source):
     # Without its own marker, prose that follows code becomes part of it and vanishes from the page.
     code = [cell.source for cell in jupytext.read(source).cells if cell.cell_type == "code"]
     assert not [line for cell in code for line in cell.splitlines() if line.startswith("# #")]
+
+
+@every_chapter
+def test_no_text_is_still_to_be_written(source):
+    # Takeaways that wait for a result stand as FIGTEXT or the like until it is there.
+    assert not re.findall(r"\b[A-Z]{3,}TEXT\b", source.read_text())
 
 
 @every_chapter

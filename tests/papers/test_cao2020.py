@@ -157,6 +157,36 @@ class TestScans:
         assert torch.equal(still[0], moving[0])
         assert (moving - still)[-1].tolist() == pytest.approx([1.5, 1.5])
 
+    def test_a_truth_that_drifts_is_that_at_its_positions(self):
+        moving = SMOKE.changed(drift=0.7)
+        specimen = scene.training_specimen(SMOKE)
+        still, found = (scene.true_phase(each, specimen) for each in (SMOKE, moving))
+        # The last position is 0.7 Å farther along both axes; so is what is there.
+        there = scene.sampled(
+            scene.resampled(still, 4 * SMOKE.scan).numpy(),
+            4 * (scene.positions_of(moving, specimen)[-1:].numpy() / [n / SMOKE.scan for n in specimen.size]),
+        )
+        assert float(found[-1, -1]) == pytest.approx(float(there[0]), abs=2e-3)
+        assert float(found[0, 0]) == pytest.approx(float(still[0, 0]), abs=2e-3)
+
+    def test_places_are_found_in_a_scan_that_drifts(self):
+        moving = SMOKE.changed(drift=0.7)
+        specimen = scene.training_specimen(SMOKE)
+        step = tuple(n / SMOKE.scan for n in specimen.size)
+        scan = scene.Scan(specimen, torch.zeros(1), step, torch.zeros(SMOKE.scan, SMOKE.scan), 0.7)
+        places = scene.positions_of(moving, specimen).numpy()
+        expected = np.stack(np.divmod(np.arange(SMOKE.scan**2), SMOKE.scan), 1)
+        assert np.abs(scan.pixels(places) - expected).max() < 1e-3
+
+    def test_no_two_cells_are_met_at_the_same_positions(self):
+        # Else the unseen half would hold the patterns of the seen one again.
+        parameters = Parameters.at("workshop")
+        specimen = scene.training_specimen(parameters)
+        for axis, cell in enumerate((3.16 * 3**0.5, 3.16)):
+            line = np.arange(parameters.scan) * specimen.size[axis] / parameters.scan
+            inside = np.sort(np.mod(line, cell))
+            assert np.diff(inside).min() > 0.9 * cell / parameters.scan
+
     def test_resampling_keeps_what_it_can_carry(self):
         y, x = torch.meshgrid(*(torch.arange(40, dtype=torch.float64) / 40,) * 2, indexing="ij")
         low = torch.cos(2 * math.pi * (3 * y - 2 * x) + 0.4)
@@ -168,17 +198,27 @@ class TestScans:
 class TestJudge:
     def test_the_truth_is_perfect_in_any_unit(self, scans):
         scan = scans[0]
-        region = (slice(0, 16), slice(None))
+        region = (slice(None), slice(None))
         score = judge.judge(7 * scan.phase + 3, scan, region, phase=False)
         assert score.likeness == pytest.approx(1)
         assert score.scaled_error == pytest.approx(0, abs=1e-9)
-        # Nothing falls below 1/2: the last of eight rings, up to the highest frequency of the coarser step.
-        assert score.resolution <= 2 * max(scan.step) * 8 / 7
+        # Nothing falls below 1/2: the last of 14 rings, up to the highest frequency of the coarser step.
+        assert score.resolution <= 2 * max(scan.step) * 14 / 13
         assert math.isnan(score.error)
         assert judge.judge(scan.phase + 3, scan, region, phase=True).error == pytest.approx(0, abs=1e-9)
 
+    def test_a_crystal_is_resolved_where_it_has_reflections(self):
+        # Rings at 0.25 and 0.75 1/Å; the image has the first of them, and noise between both.
+        step, (y, x) = (0.4, 0.4), np.indices((64, 64)) * 0.4
+        low, high = (np.cos(2 * np.pi * k * x) + np.cos(2 * np.pi * k * y) for k in (0.25, 0.75))
+        noise = np.random.default_rng(0).standard_normal(x.shape)
+        assert 1 / 0.75 < judge.resolved(low + 0.1 * noise, low + high, step) < 1 / 0.25
+        assert judge.resolved(low + high + 0.1 * noise, low + high, step) < 1.1 / 0.75
+        # Nothing of it at all: the field, 25.6 Å.
+        assert judge.resolved(noise, low + high, step) == pytest.approx(25.6)
+
     def test_noise_and_blur_are_worse(self, scans):
-        scan, region = scans[0], (slice(0, 16), slice(1, -1))
+        scan, region = scans[0], (slice(0, 28), slice(1, -1))
         noise = torch.randn(scan.phase.shape, generator=torch.Generator().manual_seed(1)).double()
         scores = [
             judge.judge(scan.phase + amount * scan.phase.std() * noise, scan, region, phase=True)
@@ -192,21 +232,34 @@ class TestJudge:
     def test_contrast_is_that_of_columns_over_the_noise(self, scans):
         scan, whole = scans[0], (slice(None), slice(None))
         noise = torch.randn(scan.phase.shape, generator=torch.Generator().manual_seed(2)).double()
-        strong = judge.contrast((scan.phase + 0.5 * noise).numpy(), scan, whole)
-        weak = judge.contrast((scan.phase + noise).numpy(), scan, whole)
+        strong = judge.contrast((scan.phase + 0.05 * noise).numpy(), scan, whole)
+        weak = judge.contrast((scan.phase + 0.1 * noise).numpy(), scan, whole)
         assert strong == pytest.approx(2 * weak, rel=0.3)
         assert judge.contrast(noise.numpy(), scan, whole) == pytest.approx(0, abs=0.5)
 
-    def test_a_negative_has_no_contrast(self, scans):
-        found = judge.judge(-scans[0].phase, scans[0], (slice(None), slice(None)), phase=True)
+    def test_a_negative_is_nothing(self, scans):
+        scan, region = scans[0], (slice(13, 29), slice(2, -2))
+        found = judge.judge(-scan.phase, scan, region, phase=True)
         assert found.contrast < 0
+        assert found.likeness < 0.3
+        assert found.scaled_error == pytest.approx(float(scan.phase[region].std(correction=0)))
+        assert judge.missing(-scan.phase, scan, region).share == 0
+
+    def test_contrast_does_not_depend_on_where_the_pixels_are(self, scans):
+        # Columns that are alike are so in the truth, between its pixels too: nothing but rounding is left.
+        found = judge.contrast(scans[0].phase.numpy(), scans[0], (slice(2, 14), slice(2, -2)))
+        assert found > 200
+
+    def test_too_small_a_region(self, scans):
+        with pytest.raises(InputError, match="hollows and"):
+            judge.contrast(scans[0].phase.numpy(), scans[0], (slice(0, 2), slice(0, 2)))
 
     def test_the_vacancy_of_the_truth_is_whole(self, scans):
-        scan, region = scans[0], (slice(8, 16), slice(1, -1))
+        scan, region = scans[0], (slice(13, 29), slice(2, -2))
         found = judge.missing(2 * scan.phase - 1, scan, region)
         assert found.share == pytest.approx(1)
         assert judge.missing(torch.zeros_like(scan.phase), scan, region).share == pytest.approx(0)
 
     def test_without_a_vacancy(self, scans):
         with pytest.raises(InputError, match="lacks no atom"):
-            judge.missing(scans[1].phase, scans[1], (slice(8, 16), slice(None)))
+            judge.missing(scans[1].phase, scans[1], (slice(13, 29), slice(None)))

@@ -204,6 +204,7 @@ class TestBadInput:
             ({"slices": torch.ones(4, 4)}, "give complex"),
             ({"slices": rough(1, size=16)}, "enlarge the field"),
             ({"positions": torch.zeros(3)}, r"positions of shape \(3,\)"),
+            ({"positions": torch.ones(3, 2).long()}, "torch.int64: give"),
             ({"positions": torch.tensor([[0.0, 0.0], [math.nan, 1.0]])}, "position 1 is not finite"),
             ({"slices": rough(2)}, "2 slices and a propagator of shape None"),
             ({"sampling": 0.0}, "positive"),
@@ -212,3 +213,39 @@ class TestBadInput:
     def test_is_named(self, probe, changed, named):
         with pytest.raises(InputError, match=named):
             self.patterns(probe, **changed)
+
+
+class TestRaster:
+    def test_the_fast_axis_runs_where_rotation_says(self):
+        found = scanning.raster((2, 3), (1.0, 2.0), rotation=math.radians(30)).reshape(2, 3, 2)
+        fast = torch.tensor([0.5, math.sqrt(0.75)], dtype=torch.float64) * 2  # sin, cos along y, x
+        slow = torch.tensor([math.sqrt(0.75), -0.5], dtype=torch.float64)
+        assert torch.allclose(found[:, 1:] - found[:, :-1], fast.expand(2, 2, 2))
+        assert torch.allclose(found[1] - found[0], slow.expand(3, 2))
+        assert torch.allclose(found.mean((0, 1)), torch.zeros(2, dtype=torch.float64), atol=1e-12)
+
+    @settings(max_examples=20, deadline=None)
+    @given(st.floats(-4, 4), st.integers(4, 9), st.integers(4, 9), st.floats(0.3, 0.9))
+    def test_a_frame_holds_every_window(self, rotation, height, width, step):
+        lines = scanning.raster((3, 5), 1.0, rotation=rotation)
+        where, field = scanning.framed(lines, step, (height, width), margin=0)
+        assert torch.allclose(where - where[0], lines - lines[0])
+        middle = (where / step).round()
+        for axis, (n, m) in enumerate(zip((height, width), field, strict=True)):
+            assert float(middle[:, axis].min()) >= n // 2
+            assert float(middle[:, axis].max()) + (n + 1) // 2 <= m
+            # And it is no larger than it has to be.
+            assert float(middle[:, axis].max()) + (n + 1) // 2 > m - 2
+
+    def test_no_scan_is_named(self):
+        with pytest.raises(InputError, match="a scan of"):
+            scanning.raster((0, 3), 1.0)
+
+
+def test_intensities_of_modes_add_up(probe):
+    thing, where = rough(1), torch.tensor([[1.0, 2.2], [4.1, 0.3]], dtype=torch.float64)
+    other = probe.roll(3, 0) * 0.5j
+    both = scanning.patterns(thing, torch.stack([probe, other]), where, STEP)
+    each = sum(scanning.patterns(thing, one, where, STEP) for one in (probe, other))
+    assert torch.allclose(both, each, atol=1e-12)
+    assert not torch.allclose(both, scanning.patterns(thing, probe + other, where, STEP), atol=1e-3)

@@ -201,6 +201,7 @@ def test_aberrations_are_fitted(phase, orientation):
         ({"stack": torch.ones(3, 8)}, "give \\(pixel, scan_y, scan_x\\)"),
         ({"stack": torch.zeros(3, 8, 8)}, "image 0 holds no electrons"),
         ({"stack": torch.full((3, 8, 8), math.nan)}, "image 0 holds no electrons or no numbers"),
+        ({"stack": torch.full((3, 8, 8), math.inf)}, "image 0 holds no electrons or no numbers"),
         ({"frequencies": torch.full((3, 2), 2.0)}, "outside the aperture of 30"),
         ({"pixels": torch.ones(2)}, "one for each of 3 images"),
         ({"upsampling": 0}, "upsampling 0"),

@@ -1,14 +1,13 @@
 r"""Ptychography: object and probe from diffraction patterns at overlapping positions.
 
-Two ways through the same forward model (:mod:`exitwave.simulate.scanning`). :func:`retrieve` descends on the
-likelihood of the counts, in minibatches, through one slice or several, with one mode of the probe or several,
-and with free positions. :func:`epie` (Maiden and Rodenburg, Ultramicroscopy 109, 1256 (2009)) is the
-classical reference, one position after the other. Both start from what :func:`begin` makes of a first
-guess, or from what was found before.
+:func:`retrieve` descends on the likelihood of the counts through the forward model of
+:mod:`exitwave.simulate.scanning`, in minibatches, with one slice or several, one mode of the probe or
+several, and positions free or not. It starts from what :func:`begin` makes of a first guess, or from what was
+found before. The classical reference is :mod:`exitwave.retrieve.ptychography_epie`.
 
 Some changes no pattern can see: a global phase; a phase ramp over the object with the opposite one over the
-probe; both moved together; a factor that one takes from the other. And what is transposed or turned by 180°
-with its conjugate fits where the detector does so (:mod:`exitwave.retrieve.ptychography_search`).
+probe; both moved together; a factor that one takes from the other. How the detector lies to the scan is no
+such thing: :mod:`exitwave.retrieve.ptychography_search` finds it.
 """
 
 from __future__ import annotations
@@ -113,32 +112,36 @@ def begin(
         positions.to(measured),
         measured.new_zeros(0),
     )
-    _check(measured, found)
+    check(measured, found)
     power = found.probe.abs().square().sum()
     return replace(found, probe=found.probe * (measured.sum((1, 2)).mean() / power).sqrt())
 
 
-def amplitude_loss(modelled: Tensor, measured: Tensor) -> Tensor:
-    """Return four times the squared difference of moduli, summed, over the sum of the measured intensities.
+def amplitude_loss(modelled: Tensor, measured: Tensor, level: Tensor | None = None) -> Tensor:
+    """Return four times the squared difference of moduli over the mean intensity, its mean over the pixels.
 
     As :func:`poisson_loss` where counts are large; where pixels hold less than one electron, it is biased.
+    `level` is the mean intensity of a pixel, by default that of `measured`.
     """
-    beside = _BESIDE["amplitude"] * measured.mean()
+    level = measured.mean() if level is None else level
+    beside = _BESIDE["amplitude"] * level
     roots = (modelled + beside).sqrt() - (measured.clamp_min(0) + beside).sqrt()
-    return 4 * roots.square().sum() / measured.sum()
+    return 4 * roots.square().mean() / level
 
 
-def poisson_loss(modelled: Tensor, measured: Tensor) -> Tensor:
-    """Return the deviance of counts under a Poisson law, over their sum: 0 where both agree.
+def poisson_loss(modelled: Tensor, measured: Tensor, level: Tensor | None = None) -> Tensor:
+    """Return the deviance of counts under a Poisson law over their mean, its mean over the pixels.
 
-    2 Σ (m - n + n ln(n/m)) / Σ n, whatever the unit of the counts n.
+    2 Σ (m - n + n ln(n/m)) / Σ n, whatever the unit of the counts n: 0 where both agree. `level` is the mean
+    of a pixel, by default that of `measured`.
     """
-    beside = _BESIDE["poisson"] * measured.mean()
+    level = measured.mean() if level is None else level
+    beside = _BESIDE["poisson"] * level
     expected, counts = modelled + beside, measured.clamp_min(0) + beside
-    return 2 * (expected - counts - counts * (expected / counts).log()).sum() / measured.sum()
+    return 2 * (expected - counts - counts * (expected / counts).log()).mean() / level
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "poisson": poisson_loss,
     "amplitude": amplitude_loss,
 }
@@ -191,8 +194,18 @@ def retrieve(
     ------
     InputError
         For shapes that do not match, values that are not finite, empty patterns, or numbers out of range.
+
+    Notes
+    -----
+    Measured with 1024 patterns of 64 x 64 pixels of a phase object (standard deviation 0.5 rad), the probe
+    20 Å out of focus at the start. Error of the object without noise: 0.002 (minibatches of 16) and 0.007
+    (of 64) after 15 epochs, 0.011 by Adam (rate 0.02, falling) after 21, 0.0014 by L-BFGS in scaled unknowns
+    after 47 evaluations, each of which costs as much as an epoch. With 1000 electrons in each pattern, a
+    quarter of one in each pixel, the order of minibatches turns: 0.078 (16) and 0.068 (64), and 0.060 by
+    L-BFGS after 89 evaluations; :func:`amplitude_loss` ends at 0.13, whatever the method. An epoch takes
+    about 0.3 s on one core.
     """
-    _check(measured, start)
+    check(measured, start)
     if loss not in LOSSES:
         raise InputError(f"unknown loss {loss!r} of ptychography: use {' or '.join(LOSSES)}")
     if epochs < 1 or batch < 1 or not 0 < rate < 2:
@@ -227,7 +240,7 @@ class _Descent:
     ) -> None:  # fmt: skip
         self.measured, self.start, self.sampling, self.loss = measured, start, sampling, LOSSES[loss]
         self.propagator = None if propagator is None else propagator.to(start.probe)
-        self.free = free
+        self.free, self.level = free, measured.mean()
         tiny = torch.finfo(measured.dtype).tiny
         self.unknowns = {
             "phase": start.slices.angle().clone(),
@@ -238,15 +251,14 @@ class _Descent:
         self.speeds = {name: torch.zeros_like(each) for name, each in self.unknowns.items()}
 
     def step(self, some: Tensor, epoch: int, rate: float) -> float:
-        """Change what is free by what some positions say; returns their loss times their counts."""
+        """Change what is free by what some positions say; returns their deviance."""
         names = [name for name, first in self.free.items() if epoch >= first]
         for name in names:
             self.unknowns[name].requires_grad_().grad = None
         total = 0.0
         for few in _shares(some, _AT_ONCE):
             modelled = self._patterns(self.unknowns["positions"][few])
-            counts = self.measured[few].sum()
-            value = self.loss(modelled, self.measured[few]) * counts
+            value = self.loss(modelled, self.measured[few], self.level) * modelled.numel() * self.level
             value.backward()  # type: ignore[no-untyped-call]
             total += float(value.detach())
         with torch.no_grad():
@@ -265,7 +277,7 @@ class _Descent:
         return total
 
     def _curvatures(self, some: Tensor) -> dict[str, Tensor]:
-        """Return bounds of the second derivatives of the loss times counts, for each unknown."""
+        """Return bounds of the second derivatives of the deviance, for each unknown."""
         modes, field = self.unknowns["probe"], self.start.slices.shape[1:]
         seen = scanning.window(self.unknowns["positions"][some], self.sampling, modes.shape[1:], field)
         spectra, lit = torch.fft.fft2(modes, norm="ortho"), []
@@ -320,66 +332,6 @@ def orthogonal(modes: Tensor) -> Tensor:
     return torch.as_tensor((sizes[:, None] * shapes).reshape(modes.shape))
 
 
-def epie(
-    measured: Tensor, start: Reconstruction, sampling: float | tuple[float, float], *,
-    generator: torch.Generator, epochs: int = 50, steps: tuple[float, float] = (1.0, 1.0),
-    observe: Observe | None = None,
-) -> Reconstruction:  # fmt: skip
-    r"""Retrieve object and probe by ePIE, one position after the other in random order.
-
-    With ψ = P O and ψ' that of the measured modulus,
-
-    .. math:: O \leftarrow O + α \frac{P^*}{\max|P|^2} (ψ' - ψ), \qquad
-        P \leftarrow P + β \frac{O^*}{\max|O|^2} (ψ' - ψ).
-
-    Parameters
-    ----------
-    measured, start, sampling, generator, epochs, observe
-        As for :func:`retrieve`, of one slice and one mode.
-    steps : (float, float)
-        α and β; the probe under an empty object is held for the first epoch, and for all with β = 0.
-
-    Returns
-    -------
-    Reconstruction
-        The loss is :func:`amplitude_loss`.
-
-    Raises
-    ------
-    InputError
-        As :func:`retrieve`.
-    """
-    _check(measured, start)
-    if len(start.slices) > 1 or len(start.probe) > 1:
-        raise InputError(
-            f"ePIE through {len(start.slices)} slices with {len(start.probe)} modes: use retrieve for several"
-        )
-    if epochs < 1:
-        raise InputError(f"{epochs} epochs: use 1 or more")
-    thing, beam, moduli = start.slices[0].clone(), start.probe.clone(), measured.clamp_min(0).sqrt()
-    positions, waits, means = start.positions.to(measured), len(start.loss) == 0, []
-    for epoch in range(epochs):
-        total = 0.0
-        for i in torch.randperm(len(measured), generator=generator).tolist():
-            seen = scanning.window(positions[i : i + 1], sampling, beam.shape[1:], thing.shape)
-            moved, patch = scanning.moved(beam, seen.rest, sampling)[0], seen.cut(thing)
-            wave = moved * patch
-            far = torch.fft.fft2(wave, norm="ortho")
-            total += 4 * float((far.abs() - moduli[i]).square().sum())
-            change = torch.fft.ifft2(torch.polar(moduli[i], far.angle()[0]), norm="ortho") - wave
-            thing = thing + seen.spread(
-                steps[0] * moved.conj() / moved.abs().square().max() * change, thing.shape
-            )
-            if epoch >= waits and steps[1]:
-                back = steps[1] * patch.conj() / patch.abs().square().max() * change
-                beam = beam + scanning.moved(back, -seen.rest, sampling)[0]
-        means.append(total / float(measured.sum()))
-        if observe is not None:
-            observe(epoch + 1, means[-1])
-    loss = torch.cat([start.loss.to(measured), measured.new_tensor(means)])
-    return Reconstruction(thing[None], beam, positions, loss)
-
-
 def _shares(each: Tensor, size: int) -> list[Tensor]:
     return [each[i : i + size] for i in range(0, len(each), size)]
 
@@ -401,7 +353,8 @@ def _derivatives(beam: Tensor, count: int) -> Tensor:
     return basis * powers.sqrt()[:, None, None]
 
 
-def _check(measured: Tensor, start: Reconstruction) -> None:
+def check(measured: Tensor, start: Reconstruction) -> None:
+    """Raise InputError if patterns cannot be explained from this start."""
     if measured.ndim != 3 or measured.is_complex() or measured.shape[1:] != start.probe.shape[1:]:
         raise InputError(
             f"patterns {tuple(measured.shape)} and a probe {tuple(start.probe.shape[1:])}: give real "
@@ -413,3 +366,9 @@ def _check(measured: Tensor, start: Reconstruction) -> None:
         raise InputError("the patterns hold values that are not finite: mask dead pixels first")
     if not float(measured.sum()) > 0:
         raise InputError("the patterns hold no electrons: give counts, the background taken away")
+    least = float(measured.min())
+    if least < 0:
+        raise InputError(f"a pattern holds {least:g} electrons in a pixel: give counts, clipped at 0")
+    power = float(start.probe.abs().square().sum())
+    if not (math.isfinite(power) and power > 0):
+        raise InputError(f"a probe of intensity {power:g}: give one that is finite and not 0")

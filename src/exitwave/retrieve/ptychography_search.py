@@ -130,7 +130,7 @@ def search(
             [centre + span * (2 * i / (points - 1) - 1) for i in range(points)] if span else [centre]
             for centre, span in zip(centres, spans, strict=True)
         ]
-        for (one, turn), side in itertools.product(itertools.product(*axes), sides):
+        for one, turn, side in itertools.product(axes[0], axes[1], sides):
             key = (round(one, 6), round(turn, 9), side)
             if key not in tried:
                 trial = Geometry(one, turn, side)

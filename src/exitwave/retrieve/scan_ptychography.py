@@ -18,6 +18,7 @@ from exitwave.readers.bright_disk import Disk
 from exitwave.readers.scans import Scan
 from exitwave.retrieve import ptychography, scan_pass
 from exitwave.retrieve.ptychography import LOSSES, Reconstruction, begin
+from exitwave.retrieve.ptychography_epie import epie
 from exitwave.retrieve.ptychography_search import Geometry
 from exitwave.retrieve.scan_geometry import Patterns, Stage, Wanted, geometry, load, no_stage
 from exitwave.retrieve.scan_orientation import Orientation
@@ -34,7 +35,7 @@ class Options:
     Attributes
     ----------
     method : {"gradient", "epie"}
-        :func:`exitwave.retrieve.ptychography.retrieve` or :func:`exitwave.retrieve.ptychography.epie`.
+        :func:`exitwave.retrieve.ptychography.retrieve` or :func:`exitwave.retrieve.ptychography_epie.epie`.
     loss : {"poisson", "amplitude"}
         Of ``gradient``.
     epochs : int
@@ -171,7 +172,7 @@ def _run(
         stage(f"epochs (loss {loss:.4g})", epoch, options.epochs)
 
     if options.method == "epie":
-        found = ptychography.epie(
+        found = epie(
             flat, first, patterns.sampling, generator=generator, epochs=options.epochs, observe=observe
         )
     else:

@@ -262,8 +262,9 @@ def prepared(
         )
     images = stack.double()
     means = images.mean((1, 2))
-    if not bool(means.isfinite().all()) or not bool((means > 0).all()):
-        bad = int((~(means > 0)).nonzero()[0])
+    usable = means.isfinite() & (means > 0)
+    if not bool(usable.all()):
+        bad = int((~usable).nonzero()[0])
         raise InputError(f"bright-field image {bad} holds no electrons or no numbers: leave its pixels out")
     weights = torch.ones(len(k)) if pixels is None else pixels
     if tuple(weights.shape) != (len(k),):
@@ -316,7 +317,7 @@ def _solve(
     parts = 2 if absorption else 1
     solved = torch.zeros(parts, count, aliases, dtype=torch.complex128)
     squares = torch.zeros(count, aliases, dtype=torch.float64)
-    # The largest value that Σ w |T- - T+|² can have is about 2: one ridge for all frequencies.
+    # In focus Σ w |T- - T+|² is at most about 2, out of focus 4: one ridge for all frequencies.
     ridge = 2 * regularisation * torch.eye(parts * aliases, dtype=torch.complex128)
     for some in torch.split(torch.arange(count), max(1, _AT_ONCE // (len(k) * aliases))):
         below, above = lens.side_bands(k, q[some].reshape(-1, 2))

@@ -217,8 +217,11 @@ def _check(slices: Tensor, probe: Tensor, positions: Tensor, propagator: Tensor 
             f"a probe of {tuple(probe.shape[-2:])} pixels in a field of {tuple(slices.shape[1:])}: "
             "enlarge the field"
         )
-    if positions.ndim != 2 or positions.shape[1] != 2 or positions.is_complex():
-        raise InputError(f"positions of shape {tuple(positions.shape)}: give (position, 2), y and x in Å")
+    if positions.ndim != 2 or positions.shape[1] != 2 or not positions.is_floating_point():
+        raise InputError(
+            f"positions of shape {tuple(positions.shape)}, {positions.dtype}: give (position, 2), y and x in "
+            "Å, as floating point"
+        )
     if not bool(positions.detach().isfinite().all()):
         bad = int((~positions.detach().isfinite().all(1)).nonzero()[0])
         raise InputError(f"position {bad} is not finite: leave it out")

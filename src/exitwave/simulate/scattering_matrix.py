@@ -273,9 +273,11 @@ def _shares(fine: int, step: float, count: int, pixel: float) -> Tensor:
     upper = torch.minimum((at + 0.5) * step, (wanted[:, None] + 0.5) * pixel)
     lower = torch.maximum((at - 0.5) * step, (wanted[:, None] - 0.5) * pixel)
     shares = (upper - lower).clamp_min(0) / step
-    if float((wanted.max() + 0.5) * pixel) > float((at.max() + 0.5) * step) * (1 + 1e-9):
-        raise InputError(
-            f"a detector to {1e3 * float(wanted.max() + 0.5) * pixel:.4g} mrad on patterns to "
-            f"{1e3 * float(at.max() + 0.5) * step:.4g} mrad: use fewer or smaller pixels"
-        )
+    for sign in (-1, 1):
+        reach, there = (float((sign * each).max()) + 0.5 for each in (wanted, at))
+        if reach * pixel > there * step * (1 + 1e-9):
+            raise InputError(
+                f"a detector to {1e3 * reach * pixel:.4g} mrad on patterns to {1e3 * there * step:.4g} mrad: "
+                "use fewer or smaller pixels"
+            )
     return shares

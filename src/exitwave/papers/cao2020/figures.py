@@ -117,20 +117,22 @@ def _against(
     return hv.Overlay(drawn).opts(legend_position="bottom", legend_cols=1)
 
 
-def masks(run: xr.Dataset, bright: float) -> Any:
-    """Draw the masks of the linear model over spatial frequency, one for each seed.
+def masks(run: xr.Dataset, bright: float, kind: str = "effect", label: str = "effect of a ring") -> Any:
+    """Draw what the mask of the linear model does over spatial frequency, one curve for each seed.
 
     Parameters
     ----------
     run : Dataset
     bright : float
         Where the bright disk ends, 1/Å.
+    kind, label : str
+        ``mask``, or ``effect``, which is that times how much the electrons of a ring vary.
     """
     import holoviews as hv
 
-    axes = "spatial frequency (1/Å)", "mask over its largest modulus"
+    axes = "spatial frequency (1/Å)", f"{label} over the largest"
     curves = [
-        hv.Curve((run["ring"].values, run["mask"].sel(seed=seed).values), *axes, label=f"seed {int(seed)}")
+        hv.Curve((run["ring"].values, run[kind].sel(seed=seed).values), *axes, label=f"seed {int(seed)}")
         for seed in run["seed"].values
     ]
     lines = [
@@ -147,7 +149,7 @@ def over_thickness(run: xr.Dataset, kind: str, label: str) -> Any:
     axes = "thickness (nm)", label
     drawn = []
     for name in EVERYWHERE:
-        values = run[f"thick_{kind}"].sel(method=name).mean("seed").values
+        values = run[f"thick_{kind}"].sel(way=name).mean("seed").values
         thick = run["thickness"].values / 10
         drawn.append(hv.Curve((thick, values), *axes, label=NAMES[name]).opts(color=_COLOURS[name]))
         drawn.append(hv.Scatter((thick, values), *axes).opts(color=_COLOURS[name]))

@@ -16,15 +16,16 @@ from exitwave.networks.convolution4d import ClusterNet
 from exitwave.networks.tasks import Regression, adam
 from exitwave.networks.training import Training
 from exitwave.optics import Aberrations, frequency_grid, wavelength
-from exitwave.papers.cao2020.judge import sampled
 from exitwave.papers.cao2020.parameters import Parameters
-from exitwave.papers.cao2020.scene import Scan, positions_of
-from exitwave.retrieve import ptychography, scan_images
+from exitwave.papers.cao2020.scene import Scan, positions_of, sampled
+from exitwave.retrieve import ptychography, ptychography_epie, scan_images
 from exitwave.simulate import scanning
 
 _PLAIN = Training()
 # Pixels of the detector along each side of one of the patterns that the network sees.
 BINNING = 2
+# Positions at each side of a scan that are neither learned from nor judged: the largest cluster lacks them.
+MARGIN = 3
 _AVERAGE = 0.99
 
 
@@ -64,26 +65,31 @@ class Label:
     seconds: float
 
 
-def label(parameters: Parameters, counts: Tensor, scan: Scan, *, iterations: int | None = None) -> Label:
+def label(
+    parameters: Parameters, counts: Tensor, scan: Scan, device: str = "cpu", *, iterations: int | None = None
+) -> Label:
     """Retrieve the phase by ptychography, which knows positions and aperture.
 
     Parameters
     ----------
     parameters : Parameters
     counts : Tensor, shape (scan_y, scan_x, ky, kx)
+        Of the first rows of the scan, or all.
     scan : Scan
+    device : str
     iterations : int, optional
         Epochs; by default those of the parameters.
     """
-    measured, first, sampling = started(parameters, counts, scan)
+    measured, first, sampling = started(parameters, counts.to(device), scan)
     begin = time.perf_counter()
     found = ptychography.retrieve(
         measured, first, sampling, generator=torch.Generator().manual_seed(parameters.seed),
         epochs=iterations or parameters.iterations,
     )  # fmt: skip
+    whole = found.slices.prod(0).cpu()
     seconds = time.perf_counter() - begin
-    phase = passed(found.slices.prod(0).angle().double(), sampling, scan.step).numpy()
-    at = (found.positions.double() / sampling).numpy()
+    phase = passed(whole.angle().double(), sampling, scan.step).numpy()
+    at = (found.positions.cpu().double() / sampling).numpy()
     image = sampled(phase, at).reshape(counts.shape[:2])
     return Label(torch.as_tensor(without_plane(image)), found.loss, seconds)
 
@@ -97,17 +103,21 @@ def started(
         shape, sampling, energy=parameters.energy, semiangle=parameters.semiangle,
         aberrations=Aberrations(C10=-parameters.defocus),
     )  # fmt: skip
-    places, field = scanning.framed(positions_of(parameters, scan.specimen), sampling, shape)
     measured = counts.flatten(0, 1)
+    where = positions_of(parameters, scan.specimen)[: len(measured)]
+    places, field = scanning.framed(where, sampling, shape)
     return measured, ptychography.begin(measured, probe, places.float(), field=field), sampling
 
 
 def epie_seconds(parameters: Parameters, counts: Tensor, scan: Scan) -> float:
-    """Return how long ePIE takes for as many epochs, from one of them."""
+    """Return how long ePIE takes for as many epochs, from two: in the first the probe is held."""
     measured, first, sampling = started(parameters, counts, scan)
-    begin = time.perf_counter()
-    ptychography.epie(measured, first, sampling, generator=torch.Generator().manual_seed(0), epochs=1)
-    return parameters.iterations * (time.perf_counter() - begin)
+    ends = [time.perf_counter()]
+    ptychography_epie.epie(
+        measured, first, sampling, generator=torch.Generator().manual_seed(0), epochs=2,
+        observe=lambda *_: ends.append(time.perf_counter()),
+    )  # fmt: skip
+    return (ends[1] - ends[0]) + (parameters.iterations - 1) * (ends[2] - ends[1])
 
 
 def passed(image: Tensor, sampling: float, step: tuple[float, float]) -> Tensor:
@@ -131,10 +141,17 @@ def shares(parameters: Parameters, counts: Tensor, scan: Scan) -> Tensor:
     return counts / (parameters.dose * scan.area)
 
 
-def upper(parameters: Parameters, image: Tensor) -> Tensor:
-    """Return what of an image (scan_y, scan_x) lies in the middle of a cluster of the upper half."""
-    edge = parameters.cluster // 2
-    return image[edge : len(image) // 2 - edge, edge : image.shape[1] - edge]
+def middles(image: Tensor, edge: int = 0) -> Tensor:
+    """Return what of an image (scan_y, scan_x, ...) is judged and learned, the same for all clusters.
+
+    Parameters
+    ----------
+    image : Tensor
+        That of a scan, without `edge` positions at each side.
+    edge : int
+    """
+    cut = MARGIN - edge
+    return image[cut : len(image) - cut, cut : image.shape[1] - cut]
 
 
 def widened(image: Tensor, cluster: int) -> Tensor:
@@ -162,23 +179,22 @@ class Learned:
 
 
 def linear(parameters: Parameters, seen: Tensor, wanted: Tensor) -> Learned:
-    """Fit the linear model to the label of the upper half, in closed form.
+    """Fit the linear model to a label, in closed form.
 
     Parameters
     ----------
     parameters : Parameters
     seen : Tensor, shape (scan_y, scan_x, ky, kx)
-        :func:`shares`.
+        :func:`shares`, of the part of the scan that is learned from.
     wanted : Tensor, shape (scan_y, scan_x)
-        The label, rad.
+        Its label, rad.
     """
     sampling = sampling_of(parameters)
     model = radial.RadialModel(
         cluster=parameters.cluster, rings=parameters.rings, outer=0.5 / sampling, sampling=sampling
     )
-    half = len(seen) // 2
-    sums = model.cluster_sums(model.features(seen[:half]))
-    radial.fit(model, sums.flatten(0, 1), upper(parameters, wanted).flatten())
+    sums = middles(model.cluster_sums(model.features(seen)), parameters.cluster // 2)
+    radial.fit(model, sums.flatten(0, 1), middles(wanted).flatten())
 
     def image(patterns: Tensor) -> Tensor:
         with torch.no_grad():
@@ -199,7 +215,7 @@ def coarse(patterns: Tensor) -> Tensor:
 def convolutional(
     parameters: Parameters, seen: Tensor, wanted: Tensor, device: str = "cpu", *, how: Training = _PLAIN
 ) -> Learned:
-    """Train the network of 4D convolutions on the label of the upper half.
+    """Train the network of 4D convolutions on a label.
 
     Parameters
     ----------
@@ -214,10 +230,10 @@ def convolutional(
         kernel=(kernel, kernel, 3, 3), dropout=parameters.dropout, scaling="root",
         generator=torch.Generator().manual_seed(parameters.seed),
     )  # fmt: skip
-    target = upper(parameters, wanted).flatten()
+    target = middles(wanted).flatten()
     level, scale = target.mean(), target.std()
-    half = len(seen) // 2
-    clusters = radial.scan_clusters(coarse(seen[:half]), parameters.cluster).flatten(0, 1)
+    clusters = radial.scan_clusters(coarse(seen), parameters.cluster)
+    clusters = middles(clusters, parameters.cluster // 2).flatten(0, 1)
     task = Regression(network, adam(network, parameters.rate))
     options = training.Options(
         epochs=parameters.epochs, batch=parameters.batch, average=_AVERAGE, device=device,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from exitwave.optics import Aberrations, interaction_constant
 from exitwave.papers.cao2020.parameters import Parameters
 from exitwave.papers.cao2020.specimens import Specimen, block, monolayer, praseodymium_scandate
+from exitwave.records import Array
 from exitwave.simulate.exit_waves import Multislice, projected_potential
 from exitwave.simulate.scattering_matrix import (
     detected,
@@ -24,6 +26,8 @@ from exitwave.specimens.layers import mos2
 
 # Arrangements of atoms are the same for every dose and network.
 _PHONON_SEED = 2020
+# Repetitions by which places are found in a scan that drifts, each of which gains the drift over the field.
+_DRIFTS = 4
 # What has nothing to do with the patterns that are expected.
 _OF_NETWORKS = (
     "seed", "dose", "inner", "iterations", "cluster", "channels", "dropout", "epochs", "batch",
@@ -44,13 +48,25 @@ class Scan:
         Of the scan (y, x), Å.
     phase : Tensor, shape (scan_y, scan_x), float64
         Projected potential of the atoms, smeared by their motion, times the interaction constant, rad: with
-        the frequencies that the scan can carry.
+        the frequencies that the scan can carry, at the positions of the probe.
+    drift : float
+        Of the positions along y and x, from the first to the last, Å.
     """
 
     specimen: Specimen
     patterns: Tensor
     step: tuple[float, float]
     phase: Tensor
+    drift: float = 0.0
+
+    def pixels(self, places: Array) -> Array:
+        """Return where in an image of the scan places (place, 2), y and x in Å, are."""
+        rows, columns = self.phase.shape
+        at: Array = places / self.step
+        for _ in range(_DRIFTS if self.drift else 0):
+            share = (at[:, 0] * columns + at[:, 1]) / (rows * columns - 1)
+            at = (places - self.drift * share[:, None]) / self.step
+        return at
 
     @property
     def area(self) -> float:
@@ -122,29 +138,44 @@ def expected(parameters: Parameters, specimens: list[Specimen], device: str = "c
     step = whole.size[0] / count, whole.size[1] / count
     return [
         Scan(each, torch.as_tensor(total).cpu().reshape(count, count, *[parameters.detector] * 2), step,
-             true_phase(parameters, each))
+             true_phase(parameters, each), parameters.drift)
         for each, total in zip(specimens, totals, strict=True)
     ]  # fmt: skip
 
 
 def true_phase(parameters: Parameters, specimen: Specimen) -> Tensor:
-    """Return the phase of all atoms at once on the grid of the scan, rad; see :class:`Scan`."""
+    """Return the phase of all atoms at once at the positions of the scan, rad; see :class:`Scan`."""
     how = how_of(parameters, specimen)
     smeared = Multislice(how.energy, how.sampling, how.shape, displacement=parameters.displacement)
     places = torch.as_tensor(specimen.positions[:, :2])
     fine = interaction_constant(how.energy) * projected_potential(specimen.numbers, places, smeared)
-    return resampled(fine, parameters.scan)
+    still = resampled(fine, parameters.scan)
+    if not parameters.drift:
+        return still
+    # As fine as before, with the frequencies of the scan.
+    smooth = resampled(still, parameters.grid).numpy()
+    at = positions_of(parameters, specimen).numpy() / how.sampling
+    return torch.as_tensor(sampled(smooth, at)).reshape(still.shape)
+
+
+def sampled(image: Array, at: Array) -> Array:
+    """Return an image (y, x) at places (place, 2) in pixels, by cubic splines; the image repeats."""
+    from scipy import ndimage
+
+    interpolate: Any = ndimage.map_coordinates
+    found: Array = interpolate(image, at.T, order=3, mode="grid-wrap")
+    return found
 
 
 def resampled(image: Tensor, count: int) -> Tensor:
-    """Return a periodic image (y, x) with the frequencies that `count` pixels along each side can carry."""
+    """Return a periodic image (y, x) with `count` pixels along each side, and the frequencies of both."""
     spectrum = torch.fft.fft2(image)
-    for axis in (0, 1):
-        order = torch.fft.fftfreq(count, 1 / count).round().long()
-        spectrum = spectrum.index_select(axis, order % image.shape[axis])
-        if count % 2 == 0:
-            # Both ends of the band are one frequency here.
-            spectrum = spectrum.index_fill(axis, torch.tensor([count // 2]), 0)
+    for axis, size in enumerate(image.shape):
+        # The end of an even band is two frequencies in one.
+        most = (min(count, size) - 1) // 2
+        kept = torch.arange(-most, most + 1)
+        wider = spectrum.new_zeros([count if each == axis else n for each, n in enumerate(spectrum.shape)])
+        spectrum = wider.index_copy(axis, kept % count, spectrum.index_select(axis, kept % size))
     found: Tensor = torch.fft.ifft2(spectrum).real * (count**2 / image.numel())
     return found
 
