@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from exitwave import optics
 from exitwave.errors import InputError
-from exitwave.retrieve import bright_disk, bright_field, scan_images
+from exitwave.readers import bright_disk, scans_pixels
+from exitwave.retrieve import bright_field, scan_images
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -71,7 +72,7 @@ def test_the_semi_angle_gives_the_scale():
 
 def test_edges_and_tips_are_no_bad_pixels():
     for radius in np.linspace(2.2, 15, 40):
-        assert not bool(bright_disk.bad_pixels(disk((24.1, 25.7), float(radius))).any())
+        assert not bool(scans_pixels.bad_pixels(disk((24.1, 25.7), float(radius))).any())
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +210,3 @@ def test_other_bad_input_is_named(scan):
             gathered(scan, **options)
     with pytest.raises(InputError, match="give \\(scan_y, scan_x, ky, kx\\)"):
         next(bright_field.row_blocks(np.zeros((3, 3))))
-    block = torch.zeros(9, 9, dtype=torch.bool)
-    block[2:7, 2:7] = True
-    with pytest.raises(InputError, match="amid dead ones"):
-        bright_disk.repaired(torch.ones(9, 9), block)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from exitwave import optics
 from exitwave.errors import InputError
-from exitwave.retrieve import bright_disk, bright_field, parallax, scan_orientation
+from exitwave.readers import bright_disk
+from exitwave.retrieve import bright_field, parallax, scan_orientation
 from exitwave.retrieve.scan_orientation import Orientation
 from exitwave.retrieve.single_side_band import Lens
 from exitwave.simulate import scanning

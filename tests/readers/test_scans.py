@@ -413,7 +413,8 @@ def test_rotavirus(external_data):
     path = external_data / "4dstem_rotavirus" / "rotavirus_34x127x96x96_uint8.h5"
     if not path.exists():
         pytest.skip("no 4dstem_rotavirus in EXITWAVE_EXTERNAL_DATA")
-    from exitwave.readers.scans_pixels import bad_pixels, bright_disk
+    from exitwave.readers.bright_disk import find_disk
+    from exitwave.readers.scans_pixels import bad_pixels
 
     scan = read_scan(path)
     assert (scan.scan_shape, scan.detector_shape) == ((34, 127), (96, 96))
@@ -423,7 +424,7 @@ def test_rotavirus(external_data):
     with h5py.File(path) as file:
         np.testing.assert_array_equal(summary.total, file["datacube"][:].sum((0, 1), dtype=float))
         centre, radius = file.attrs["disk_centre_px_in_crop"], float(file.attrs["disk_radius_px"])
-    disk = bright_disk(summary.total)
+    disk = find_disk(summary.total)
     # Half a pixel: what the rim of a disk of pixels leaves open.
     assert disk.centre == pytest.approx(tuple(centre), abs=0.5)
     assert disk.radius == pytest.approx(radius, abs=0.5)

@@ -8,13 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exitwave.errors import InputError
-from exitwave.readers.scans_pixels import (
-    Mending,
-    bad_pixels,
-    bright_disk,
-    detector_warnings,
-    saturated_share,
-)
+from exitwave.readers.bright_disk import detector_warnings, find_disk, rough_disk
+from exitwave.readers.scans_pixels import Mending, bad_pixels, fft_order
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -104,9 +99,10 @@ class TestMending:
             (lambda: Mending(torch.ones(8, 6, dtype=torch.bool)), "100 % of the pixels are bad"),
             (lambda: Mending(torch.ones(8, 6)), "give bool"),
             (lambda: Mending(torch.zeros(8, 6, dtype=torch.bool))(torch.ones(6, 8)), "use one shape"),
-            (lambda: bad_pixels(torch.ones(8)), "give real"),
-            (lambda: bad_pixels(torch.ones(2, 8)), "5 pixels or more"),
-            (lambda: bright_disk(torch.zeros(8, 8)), "sum of the patterns is 0"),
+            (lambda: bad_pixels(torch.ones(8)), "give one real"),
+            (lambda: bad_pixels(torch.ones(2, 8)), "give one real"),
+            (lambda: find_disk(torch.zeros(8, 8)), "holds no electrons"),
+            (lambda: find_disk(torch.ones(8, 8)), "no edge of a bright disk"),
         ],
     )
     def test_bad_input_is_named(self, call, named):
@@ -114,42 +110,51 @@ class TestMending:
             call()
 
 
+@pytest.mark.parametrize("find", [find_disk, rough_disk])
 @settings(max_examples=40, deadline=None)
-@given(y=st.floats(17, 30), x=st.floats(17, 22), radius=st.floats(5, 15), seed=st.integers(0, 5))
-def test_the_disk_is_measured(y, x, radius, seed):
+@given(y=st.floats(17, 30), x=st.floats(17, 22), radius=st.floats(5, 13), seed=st.integers(0, 5))
+def test_the_disk_is_measured(find, y, x, radius, seed):
     """Pixels whose centres are in a disk fill one whose radius differs by less than half a diagonal."""
-    found = bright_disk(disk(centre=(y, x), radius=radius, seed=seed))
+    found = find(disk(centre=(y, x), radius=radius, seed=seed))
     assert found.centre == pytest.approx((y, x), abs=0.3)
     assert found.radius == pytest.approx(radius, abs=math.sqrt(0.5))
 
 
-def test_one_hot_pixel_does_not_move_the_disk():
+@pytest.mark.parametrize("find", [find_disk, rough_disk])
+def test_one_hot_pixel_does_not_move_the_disk(find):
     total = disk()
     total[3, 3] = 1e9
-    assert bright_disk(total).radius == pytest.approx(9.0, abs=0.3)
-
-
-@pytest.mark.parametrize(("largest", "share"), [(255.0, 3 / 48), (4095.0, 0.0), (None, 0.0)])
-def test_saturation(largest, share):
-    maximum = torch.full((8, 6), 254.0)
-    maximum[1, :3] = 255.0
-    assert saturated_share(maximum, largest) == pytest.approx(share)
+    assert find(total).radius == pytest.approx(9.0, abs=0.3)
 
 
 class TestWarnings:
     def test_none_of_a_sound_detector(self):
-        assert detector_warnings(disk(), disk(), 65535.0) == []
+        assert detector_warnings(disk(), disk(), 65535.0, find_disk(disk())) == []
+
+    def test_an_image_in_fft_order_is_no_cut_disk(self):
+        total = torch.fft.ifftshift(disk(centre=(24.0, 20.0)))
+        assert detector_warnings(total, total, None, find_disk(total)) == []
 
     @pytest.mark.parametrize("kind", ["hot", "full", "cut"])
     def test_each_names_the_remedy(self, kind):
-        total, maximum, largest = disk(), disk(), None
+        total, maximum, largest = disk(), disk(seed=1), None
         if kind == "hot":
             total[3, 4] = 1e6
         elif kind == "full":
             largest = float(maximum.max())
         else:
             total = disk(centre=(5.0, 20.0))
-        (line,) = detector_warnings(total, maximum, largest)
-        expected = {"hot": "1 dead or hot pixels", "full": "less current", "cut": "not all on the detector"}
+        (line,) = detector_warnings(total, maximum, largest, find_disk(total))
+        expected = {
+            "hot": "1 dead or hot pixels, 0 of them in the bright disk, the first at (3, 4)",
+            "full": "lower the beam current",
+            "cut": "not all on the detector",
+        }
         assert expected[kind] in line
         assert len(line.splitlines()) == 1
+
+
+def test_fft_order():
+    patterns = torch.arange(48.0).reshape(1, 8, 6)
+    assert torch.equal(fft_order(patterns, (4.0, 3.0)), torch.fft.ifftshift(patterns, dim=(-2, -1)))
+    assert float(fft_order(patterns, (2.4, 0.6))[0, 0, 0]) == float(patterns[0, 2, 1])

@@ -25,6 +25,9 @@ from exitwave.cli.options import (
     reporter,
     settings_of,
 )
+from exitwave.cli.parallax import retrieve_parallax
+from exitwave.cli.ptychography import retrieve_ptychography
+from exitwave.cli.side_band import retrieve_ssb
 from exitwave.cli.training import train
 from exitwave.cli.waves import retrieve_focal_series
 from exitwave.errors import InputError, RunError
@@ -43,6 +46,9 @@ app.add_typer(retrieve_app, name="retrieve")
 retrieve_app.command("focal-series")(retrieve_focal_series)
 retrieve_app.command("one-shot")(retrieve_one_shot)
 retrieve_app.command("dpc")(retrieve_dpc)
+retrieve_app.command("parallax")(retrieve_parallax)
+retrieve_app.command("ssb")(retrieve_ssb)
+retrieve_app.command("ptychography")(retrieve_ptychography)
 
 
 def _version(show: bool) -> None:

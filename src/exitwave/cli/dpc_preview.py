@@ -9,39 +9,28 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from exitwave.cli.pictures import borders, new_figure, unit_of
+from exitwave.cli.pictures import borders, label_lengths, panels, show, unit_of
 from exitwave.cli.preview import colours
 from exitwave.records import Array
 
 # Percentile of the centres of mass that is shown at full brightness.
 _BRIGHTEST = 98.0
-_PANEL, _LEAST = 4.2, 1.4  # inches
-_BAR = (1.02, 0.0, 0.04, 1.0)
 
 
 def draw(result: xr.Dataset) -> Figure:
     """Return the figure: bright field, dark field if there is one, centres of mass, and phase."""
     unit, name = unit_of(result)
     extent = borders(result, unit)
-    panels = [("bright field", "bright_field"), ("annular dark field", "dark_field")]
-    images = [(title, result[variable].values) for title, variable in panels if variable in result]
-    shape = result["phase"].shape
-    height = min(max(_PANEL * shape[0] / shape[1], _LEAST), 2 * _PANEL)
-    figure = new_figure(2 * (_PANEL + 1.4), 2 * (height + 0.9))
-    axes = figure.subplots(2, 2).ravel()
+    images = [("bright field", "bright_field"), ("annular dark field", "dark_field")]
+    images = [(title, variable) for title, variable in images if variable in result]
+    figure, axes = panels(result["phase"].values, 2, 2)
     if len(images) < 2:
-        axes[1].remove()
-        axes = axes[[0, 2, 3]]
-    for one, (title, values) in zip(axes, images, strict=False):
-        shown = one.imshow(values, cmap="gray", extent=extent)
-        figure.colorbar(shown, cax=one.inset_axes(_BAR), label="share (1)")
-        one.set_title(title)
+        axes.pop(1).remove()
+    for one, (title, variable) in zip(axes, images, strict=False):
+        show(one, result[variable].values, title, "share (1)", cmap="gray", extent=extent)
     _draw_centres(axes[-2], result["centre_of_mass"].values, extent)
-    shown = axes[-1].imshow(result["phase"].values, cmap="viridis", extent=extent)
-    figure.colorbar(shown, cax=axes[-1].inset_axes(_BAR), label="phase (rad)")
-    axes[-1].set_title("phase (iCOM)")
-    for one in axes:
-        one.set(xlabel=f"x ({name})", ylabel=f"y ({name})")
+    show(axes[-1], result["phase"].values, "phase (iCOM)", "phase (rad)", cmap="viridis", extent=extent)
+    label_lengths(axes, name)
     return figure
 
 

@@ -12,11 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from exitwave.records import Array
 from exitwave.units import length_text
 
 _DPI = 150
 # Larger fields of atoms are labelled in nm.
 _NM, _LARGE = 0.1, 200.0
+_PANEL, _LEAST = 4.2, 1.4  # inches
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -42,6 +44,26 @@ def save_figure(figure: Figure, path: Path) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def panels(image: Array, rows: int, columns: int) -> tuple[Figure, list[Axes]]:
+    """Return a figure and its axes, row by row, for images as one (y, x), each with a bar beside it."""
+    height = min(max(_PANEL * image.shape[0] / image.shape[1], _LEAST), 2 * _PANEL)
+    figure = new_figure(columns * (_PANEL + 1.4), rows * (height + 0.9))
+    return figure, list(figure.subplots(rows, columns, squeeze=False).ravel())
+
+
+def show(axes: Axes, values: Array, title: str, label: str, **how: Any) -> None:
+    """Draw an image with its bar, as tall as it is; `how` is for ``imshow``."""
+    shown = axes.imshow(values, **how)
+    axes.figure.colorbar(shown, cax=axes.inset_axes((1.02, 0.0, 0.04, 1.0)), label=label)
+    axes.set_title(title)
+
+
+def label_lengths(axes: list[Axes], name: str) -> None:
+    """Label axes x and y with the name of their unit."""
+    for one in axes:
+        one.set(xlabel=f"x ({name})", ylabel=f"y ({name})")
 
 
 def unit_of(result: xr.Dataset) -> tuple[float, str]:

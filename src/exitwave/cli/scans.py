@@ -7,11 +7,12 @@ A command is a function of the data, the output, :class:`ScanOptions` and option
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import typing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     import xarray as xr
     from torch import Tensor
 
+    from exitwave.readers.bright_disk import Disk
     from exitwave.readers.scans import Scan
-    from exitwave.readers.scans_pixels import Disk
 
 Data = Annotated[
     Path,
@@ -109,17 +110,31 @@ def scan_command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 @dataclass(frozen=True)
+class Warnings:
+    """Says warnings on standard error, and remembers them."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def __call__(self, text: str) -> None:
+        """Say a line, once."""
+        said = said_as_options(text)
+        if said not in self.lines:
+            self.lines.append(said)
+            err.print(f"exitwave: warning: {said}", markup=False)
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A scan that is oriented, cropped, mended, binned and calibrated, and what its sum tells.
 
-    ``total`` (ky, kx) is the sum of its patterns and ``disk`` the bright disk, both in its pixels; ``used``
-    is for the provenance.
+    ``disk`` is the bright disk, in its pixels; ``used`` is for the provenance; ``warn`` says what is
+    doubtful, and remembers it for the record.
     """
 
     scan: Scan
-    total: Tensor
     disk: Disk
     used: dict[str, Any]
+    warn: Warnings
 
 
 def prepare(data: Path, output: Path, given: ScanOptions, *, needs: tuple[str, ...]) -> Prepared:
@@ -137,31 +152,43 @@ def prepare(data: Path, output: Path, given: ScanOptions, *, needs: tuple[str, .
     InputError
     """
     from exitwave.cli.retrieving import check_output
-    from exitwave.readers import scans_pixels
+    from exitwave.readers.bright_disk import detector_warnings
+    from exitwave.readers.scans_pixels import Mending, bad_pixels
 
     check_output(output, [data, data.with_suffix(".raw"), *([given.bad_pixels] if given.bad_pixels else [])])
-    scan = opened(data, given)
+    scan, warn = opened(data, given), Warnings()
     refuse_missing(scan, needs)
     for note in scan.notes:
         warn(note)
     with rows_done(scan.scan_shape[0], "sum") as done:
         summary = scan.summary(done)
-    for line in scans_pixels.detector_warnings(summary.total, summary.maximum, scan.largest):
+    total, bad = summary.total, bad_pixels(summary.total)
+    disk = disk_of(total, warn)
+    for line in detector_warnings(total, summary.maximum, scan.largest, disk, bad=bad):
         warn(line)
-    total = summary.total
-    bad = scans_pixels.bad_pixels(total)
     if given.mend and bool(bad.any()):
         bad = bad if scan.mending is None else bad | scan.mending.mask
-        scan, total = scan.mended(bad), scans_pixels.Mending(bad)(total)
-    scan = scaled(scan, scans_pixels.bright_disk(total))
-    scan = scan.binned(given.bin)
-    rows, columns = scan.detector_shape
-    total = total.reshape(rows, given.bin, columns, given.bin).sum((1, 3))
-    disk = scans_pixels.bright_disk(total)
+        scan, total = scan.mended(bad), Mending(bad)(total)
+    scan = scaled(scan, disk, warn).binned(given.bin)
+    if given.bin > 1:
+        rows, columns = scan.detector_shape
+        disk = disk_of(total.reshape(rows, given.bin, columns, given.bin).sum((1, 3)), warn)
     used = {name: value for name, value in asdict(given).items() if value is not None}
     used |= {name: value for name, value in asdict(scan.calibration).items() if value is not None}
     used |= {"disk_centre": disk.centre, "disk_radius": disk.radius, "bad_pixels": int(bad.sum())}
-    return Prepared(scan, total, disk, used)
+    return Prepared(scan, disk, used, warn)
+
+
+def disk_of(total: Tensor, warn: Warnings) -> Disk:
+    """Return the bright disk; where it has no edge, what is bright, and a warning."""
+    from exitwave.readers.bright_disk import find_disk, rough_disk
+
+    try:
+        return find_disk(total)
+    except InputError as error:
+        disk = rough_disk(total)  # refuses what is empty
+        warn(f"{error}; what is bright counts as the bright disk, {disk.radius:.1f} pixels in radius")
+        return disk
 
 
 def opened(data: Path, given: ScanOptions) -> Scan:
@@ -249,7 +276,7 @@ def refuse_missing(scan: Scan, needs: tuple[str, ...]) -> None:
         raise refuse(scan.path, f"{', '.join(missing)} not found in the file: give {options}")
 
 
-def scaled(scan: Scan, disk: Disk) -> Scan:
+def scaled(scan: Scan, disk: Disk, warn: Warnings) -> Scan:
     """Return the scan with what the bright disk tells: the pixel from the semi-angle, or the other way round.
 
     Where both are known, and the energy, a warning says if they contradict the disk.
@@ -284,11 +311,6 @@ def scaled(scan: Scan, disk: Disk) -> Scan:
     return scan
 
 
-def warn(text: str) -> None:
-    """Say a warning on standard error."""
-    err.print(f"exitwave: warning: {said_as_options(text)}", markup=False)
-
-
 @contextmanager
 def rows_done(rows: int, what: str) -> Iterator[Callable[[int], None]]:
     """Show how many rows of a scan are done, on a terminal."""
@@ -299,13 +321,27 @@ def rows_done(rows: int, what: str) -> Iterator[Callable[[int], None]]:
         yield lambda done: bar.update(task, completed=done)
 
 
-def write(result: xr.Dataset, output: Path, data: Path, used: dict[str, Any], device: str = "cpu") -> None:
-    """Write a record with what made it, and say where."""
+def finish(
+    result: xr.Dataset, output: Path, data: Path, ready: Prepared, draw: Callable[[xr.Dataset], Any] | None,
+    *, device: str = "cpu", used: dict[str, Any] | None = None,
+) -> None:  # fmt: skip
+    """Write a record with what made it and what was doubtful, draw it, and say where both are."""
     from exitwave import records
 
-    parameters = {**used, "files": [data.name]}
+    parameters = {**ready.used, **(used or {}), "files": [data.name]}
     made = records.provenance(records.command_line(), device=device, parameters=parameters)
+    result = result.assign_attrs(warnings="\n".join(ready.warn.lines))
     out.print(str(records.save(records.with_provenance(result, made), output)))
+    if draw is not None:
+        from exitwave.cli.pictures import save_figure
+
+        out.print(str(save_figure(draw(result), output.with_suffix(".png"))))
+
+
+def orientation_text(result: xr.Dataset) -> str:
+    """Return how the detector lies against the scan."""
+    exchanged = ", its axes exchanged before" if int(result["transposed"]) else ""
+    return f"rotation of the detector {math.degrees(float(result['rotation'])):.1f} deg{exchanged}"
 
 
 # Arguments of the readers and methods, and the options of the commands.
@@ -316,7 +352,11 @@ _OPTIONS = {
     "detector=": "--detector-shape ",
     "zero=True": "--no-mend",
     "check transpose": "check --transpose",
-    **{f"{name}=": f"--{name} " for name in ("shape", "dtype", "dataset", "energy", "step", "rotation")},
+    "slice_thickness=": "--slice-thickness ",
+    **{
+        f"{name}=": f"--{name} "
+        for name in ("shape", "dtype", "dataset", "energy", "step", "rotation", "defocus")
+    },
 }
 
 

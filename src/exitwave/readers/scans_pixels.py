@@ -1,8 +1,7 @@
-"""What the sum of all patterns of a 4D-STEM scan tells of its detector: bad pixels, the bright disk."""
+"""What the mean of all patterns of a 4D-STEM scan tells of single pixels of its detector; their mending."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -10,64 +9,49 @@ from torch import Tensor
 
 from exitwave.errors import InputError
 
-_REACH = 2  # neighbours within 5 x 5 pixels
-# A pixel is hot with so many times the upper quartile of its neighbours, and dead with this share of the
-# lower one; both only where it matters beside the brightest of them.
-_HOT, _DEAD = 3.0, 0.1
-_MATTERS, _BRIGHT = 1e-3, 0.2
+_DEAD, _HOT = 0.1, 3.0  # a pixel below or above this share of its neighbours does not count
 _MOST_BAD = 0.1
 
 
-@dataclass(frozen=True)
-class Disk:
-    """The bright disk on the detector, pixels: its centre (y, x), the first pixel at 0, and its radius."""
+def bad_pixels(pattern: Tensor) -> Tensor:
+    """Return the pixels (ky, kx) that stand out alone of a mean pattern: dead, hot or not finite.
 
-    centre: tuple[float, float]
-    radius: float
-
-
-def _quartiles(total: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the lower and the upper quartile of the neighbours of each pixel, itself left out."""
-    side = 2 * _REACH + 1
-    if total.ndim != 2 or total.is_complex() or min(total.shape) <= _REACH:
-        raise InputError(
-            f"pattern of shape {tuple(total.shape)}: give real (ky, kx) of {side} pixels or more"
-        )
-    values = total.double().nan_to_num(0.0, 0.0, 0.0)
-    padded = torch.nn.functional.pad(values[None, None], [_REACH] * 4, mode="reflect")
-    near = torch.nn.functional.unfold(padded, side)[0]
-    near = torch.cat([near[: side * side // 2], near[side * side // 2 + 1 :]]).sort(0).values
-    count = len(near)
-    low, high = near[count // 4], near[count - 1 - count // 4]
-    return low.reshape(total.shape), high.reshape(total.shape)
-
-
-def bad_pixels(total: Tensor) -> Tensor:
-    """Return the pixels of a detector that are dead or hot.
-
-    Parameters
-    ----------
-    total : Tensor, shape (ky, kx)
-        Sum or mean of all patterns.
-
-    Returns
-    -------
-    Tensor, shape (ky, kx), bool
-        Hot is what has three times the upper quartile of its 24 neighbours; dead is what has less than a
-        tenth of the lower quartile within the bright disk; and bad what is not finite. Quartiles, since a
-        median takes the rim of a disk for hot. Only differences above a thousandth of the brightest
-        neighbourhood count. A disk or spot less than five pixels across looks like hot pixels.
+    A pixel is compared with the third of its eight neighbours in either direction, so that two bad ones side
+    by side are seen, and an edge or a corner is none.
 
     Raises
     ------
     InputError
-        For another shape.
+        If the pattern is not one real image, or holds nothing.
     """
-    low, high = _quartiles(total)
-    top = float(high.max())
-    hot = (total > _HOT * high) & (total - high > _MATTERS * top)
-    dead = (low > _BRIGHT * top) & (total < _DEAD * low)
-    return hot | dead | ~total.isfinite()
+    if pattern.ndim != 2 or min(pattern.shape) < 4 or pattern.is_complex():
+        raise InputError(f"a mean pattern of shape {tuple(pattern.shape)}: give one real (ky, kx)")
+    image = pattern.double()
+    finite = image.isfinite()
+    image = torch.where(finite, image, torch.zeros_like(image))
+    around = _neighbours(image).sort(0).values
+    level = bright_level(image)
+    dead = (around[2] > level / 2) & (image < _DEAD * around[2])
+    hot = (image > level / 4) & (image > _HOT * around[-3])
+    return ~finite | dead | hot
+
+
+def _neighbours(image: Tensor) -> Tensor:
+    """Return the eight neighbours of each pixel, shape (8, ky, kx); the border wraps, as FFT order does."""
+    steps = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
+    return torch.stack([image.roll(step, (0, 1)) for step in steps])
+
+
+def bright_level(image: Tensor) -> float:
+    """Return the middle intensity of what is bright in a mean pattern (ky, kx); a few hot pixels are not."""
+    # What all but three of a neighbourhood of nine reach is no hot pixel, nor a pair of them.
+    shared = torch.cat([image[None], _neighbours(image)]).sort(0).values[3]
+    top = float(shared.max())
+    if not top > 0:
+        raise InputError("the mean pattern holds no electrons: check the file and its order of axes")
+    for _ in range(20):
+        top = float(image[(image > top / 2)].clamp(max=4 * top).median())
+    return top
 
 
 @dataclass(frozen=True)
@@ -140,61 +124,6 @@ class Mending:
         means = [patterns[..., rows, columns].mean(-1) for rows, columns in self.neighbours()]
         filled[..., self.mask] = torch.stack(means, -1)
         return filled
-
-
-def bright_disk(total: Tensor) -> Disk:
-    """Return the bright disk of the sum of all patterns: what has more than half of its intensity.
-
-    Raises
-    ------
-    InputError
-        If the pattern is empty.
-    """
-    low, _ = _quartiles(total)
-    top = float(low.max())
-    if not top > 0:
-        raise InputError("the sum of the patterns is 0: check the scan shape, detector shape and dtype")
-    inside = ((total > 0.5 * top) & torch.isfinite(total)).nonzero().double()
-    y, x = (float(each) for each in inside.mean(0))
-    return Disk((y, x), math.sqrt(len(inside) / math.pi))
-
-
-def saturated_share(maximum: Tensor, largest: float | None) -> float:
-    """Return the share of the pixels that reach the largest count there can be in some pattern.
-
-    Parameters
-    ----------
-    maximum : Tensor, shape (ky, kx)
-        Largest count of each pixel.
-    largest : float, optional
-        Of the counter; without one nothing saturates.
-    """
-    return 0.0 if largest is None else float((maximum >= largest).double().mean())
-
-
-def detector_warnings(total: Tensor, maximum: Tensor, largest: float | None) -> list[str]:
-    """Return a line, with the remedy, for bad pixels, saturation, and a disk that is not all there."""
-    lines = []
-    bad = int(bad_pixels(total).sum())
-    if bad:
-        lines.append(
-            f"{bad} dead or hot pixels: they are filled from their neighbours unless --no-mend is given"
-        )
-    share = saturated_share(maximum, largest)
-    if share:
-        lines.append(
-            f"{100 * share:.2g} % of the pixels reach {largest:.0f}, the most their counter holds: they may "
-            "be cut off; record with less current, or in a deeper mode"
-        )
-    disk = bright_disk(total)
-    room = min(*disk.centre, *(size - 1 - at for size, at in zip(total.shape, disk.centre, strict=True)))
-    if room < disk.radius:
-        lines.append(
-            f"the bright disk, {disk.radius:.1f} pixels in radius at (y, x) = ({disk.centre[0]:.1f}, "
-            f"{disk.centre[1]:.1f}), is not all on the detector: angles and centres of mass are wrong; use a "
-            "longer or centred camera"
-        )
-    return lines
 
 
 def fft_order(patterns: Tensor, centre: tuple[float, float]) -> Tensor:

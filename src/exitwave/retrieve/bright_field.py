@@ -15,14 +15,12 @@ import torch
 from torch import Tensor
 
 from exitwave.errors import InputError
-from exitwave.retrieve.bright_disk import Disk, bad_pixels, find_disk, repaired
+from exitwave.readers.bright_disk import Disk, detector_warnings, find_disk
+from exitwave.readers.scans_pixels import Mending, bad_pixels
 
 Block = tuple[slice, Tensor]
 
 _EDGE = 1.0  # pixels within the radius that are not whole
-_COUNTS = 64  # a highest value below this is shared by many pixels by chance
-_SHARED = 0.05  # of the disk's pixels with the same highest value: it was cut
-_FULL = frozenset(2**bits - 1 for bits in (8, 10, 12, 14, 15, 16))
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +97,7 @@ def row_blocks(patterns: Any, most: int = 64 * 2**20) -> Iterator[Block]:
 def gather(
     blocks: Iterable[Block], scan: tuple[int, int], *, energy: float, semiangle: float,
     disk: Disk | None = None, most: int = 1000, detectors: Tensor | None = None, dead: Tensor | None = None,
+    mend: bool = True,
 ) -> BrightField:  # fmt: skip
     """Read patterns once and keep what direct methods need.
 
@@ -118,6 +117,8 @@ def gather(
         Weights of virtual detectors, in the order of the patterns' pixels.
     dead : Tensor, shape (ky, kx), bool, optional
         Pixels not to count besides those that stand out of the first block's mean pattern.
+    mend : bool
+        Whether to look for such pixels; not needed where patterns are mended already.
 
     Raises
     ------
@@ -130,7 +131,7 @@ def gather(
         _check(rows, patterns, scan, seen)
         seen[rows] = True
         if state is None:
-            state = _start(patterns, scan, energy, semiangle, disk, most, detectors, dead)
+            state = _start(patterns, scan, energy, semiangle, disk, most, detectors, dead, mend)
         state.add(rows, patterns)
     if state is None or not bool(seen.all()):
         missing = scan[0] if state is None else int((~seen).sum())
@@ -143,6 +144,7 @@ class _Pass:
 
     def __init__(self, disk: Disk, pixel: float, bad: Tensor, scan: tuple[int, int], most: int) -> None:
         self.disk, self.pixel, self.bad, self.scan = disk, pixel, bad, scan
+        self.mending = Mending(bad)
         self.inside, self.labels, self.pixels, self.frequencies = _groups(disk, most, pixel)
         self.weights = [torch.ones(disk.shape, dtype=torch.float64), *(disk.offsets().unbind(-1))]
         self.sum = torch.zeros(disk.shape, dtype=torch.float64)
@@ -162,7 +164,7 @@ class _Pass:
         sides = torch.stack(self.weights).flatten(1).float()
         # Row by row, so that the float copy stays small.
         for row, counts in zip(range(*rows.indices(self.scan[0])), patterns, strict=True):
-            good = repaired(counts.float(), self.bad)
+            good = self.mending(counts.float())
             flat = good.flatten(1)
             self.images[:, row] = sides @ flat.T
             if not bool(self.images[0, row].isfinite().all()):
@@ -190,16 +192,16 @@ class _Pass:
 
 def _start(
     patterns: Tensor, scan: tuple[int, int], energy: float, semiangle: float, disk: Disk | None, most: int,
-    detectors: Tensor | None, dead: Tensor | None,
+    detectors: Tensor | None, dead: Tensor | None, mend: bool,
 ) -> _Pass:  # fmt: skip
     """Return an empty pass, its disk and its bad pixels those of the first block."""
     mean = torch.stack([row.float().mean(0, dtype=torch.float64) for row in patterns]).mean(0)
-    bad = bad_pixels(mean)
+    bad = bad_pixels(mean) if mend else torch.zeros_like(mean, dtype=torch.bool)
     if dead is not None:
         if dead.shape != mean.shape:
             raise InputError(f"dead pixels of shape {tuple(dead.shape)}: give them as {tuple(mean.shape)}")
         bad = bad | dead.bool()
-    disk = find_disk(repaired(mean.nan_to_num(), bad)) if disk is None else disk
+    disk = find_disk(Mending(bad)(mean.nan_to_num())) if disk is None else disk
     if disk.shape != tuple(mean.shape):
         raise InputError(f"a disk on a detector of {disk.shape}: the patterns have {tuple(mean.shape)}")
     state = _Pass(disk, disk.pixel(energy=energy, semiangle=semiangle), bad, scan, most)
@@ -233,29 +235,13 @@ def _groups(disk: Disk, most: int, pixel: float) -> tuple[Tensor, Tensor, Tensor
 
 def _warnings(disk: Disk, bad: Tensor, mean: Tensor, highest: Tensor, full: int | None) -> tuple[str, ...]:
     """Return what is wrong with the detector, a line each."""
-    lines = []
-    inside = disk.inside(_EDGE)
-    if bool(bad.any()):
-        many, y, x = int(bad.sum()), *bad.nonzero()[0].tolist()
-        lines.append(
-            f"{many} dead or hot pixels, {int((bad & inside).sum())} of them in the bright disk, the first "
-            f"at ({y}, {x}): their neighbours' mean stands for them; record a new gain reference"
-        )
+    lines = detector_warnings(mean, highest, full, disk, bad=bad)
     late = bad_pixels(mean) & ~bad
     if bool(late.any()):
         y, x = late.nonzero()[0].tolist()
         lines.append(
             f"{int(late.sum())} pixels stand out of the mean of all patterns, not of that of the first "
             f"block, the first at ({y}, {x}): give them in `dead` and read again"
-        )
-    values = highest[inside & ~bad]
-    top = float(values.max())
-    shared = int((values == top).sum())
-    limit = top == full or (top in _FULL and shared > 1)
-    if limit or (top >= _COUNTS and shared > max(2, _SHARED * len(values))):
-        lines.append(
-            f"{shared} of {len(values)} pixels of the bright disk reach the same highest value, {top:g}: "
-            "they look saturated; lower the beam current or the exposure"
         )
     return tuple(lines)
 

@@ -137,8 +137,7 @@ def retrieve_parallax(
     image = align(stack, moved, step, weights=weights, upsampling=upsampling)
     dy, dx = sampling_pair(step)
     sampling = dy / upsampling, dx / upsampling
-    if correction != "none":
-        image = _corrected(image, sampling, lens, correction)
+    image = corrected(image, sampling, lens, correction)
     return Parallax(image, sampling, lens, shifts - offset, middles, residual)
 
 
@@ -372,8 +371,13 @@ def _check_size(moved: Tensor, residual: float, step: float | tuple[float, float
         )
 
 
-def _corrected(image: Tensor, sampling: tuple[float, float], lens: Lens, correction: Correction) -> Tensor:
-    """Return an image with the transfer 2 sin χ of a phase turned to one sign, or divided by."""
+def corrected(image: Tensor, sampling: tuple[float, float], lens: Lens, correction: Correction) -> Tensor:
+    """Return an aligned image (y, x) with the transfer 2 sin χ of a phase turned to one sign, or divided by.
+
+    As `correction` of :func:`retrieve_parallax` says; "none" leaves it as it is.
+    """
+    if correction == "none":
+        return image
     # Mirrored at its borders, whose steps would ring.
     far = [max(n // 2, 1) for n in image.shape]
     border = (far[1], far[1], far[0], far[0])

@@ -19,6 +19,7 @@ from exitwave.retrieve.scan_images import integrate
 
 _CLEAR_SKEWNESS = 0.5  # of a phase whose peaks are all on one side
 _CLEAR_CORRELATION = 0.2  # of a phase with an image that must grow with it
+_APART = 0.1  # of the curl of the other handedness
 _SMOOTH = 1.0  # positions, the deviation of the Gaussian whose derivatives are taken
 _REACH = 4  # positions on which it is
 _LONGEST = 0.5  # of the smaller side of the scan: what changes more slowly is drift, not the object
@@ -110,15 +111,12 @@ def rank(
     for transposed in (False, True):
         values = (centres.flip(-1) if transposed else centres).double()
         curl, divergence = _derivatives(values)
-        whole = float((curl.square() + divergence.square()).sum())
         # Neighbours share the Gaussian: so many values are independent.
         count = curl.numel() / (4 * math.pi * _SMOOTH**2)
         angles = [n * math.pi / 2 for n in range(4)] if right_angles else _best(curl, divergence)
         for angle in angles:
             one = Orientation(_wrapped(angle), transposed)
-            # The curl of turned vectors; so has any pair of vectors its parts turned.
-            c, s = math.cos(angle), math.sin(angle)
-            share = float((c * curl + s * divergence).square().sum()) / whole
+            share = _share(curl, divergence, angle)
             sign, clear = _sign(one.turned(centres.double()), step, reference)
             # Noise has equal parts but for 1/(2√n), of which the best angle takes the most.
             sure = clear and share < 0.5 - 3 / (2 * math.sqrt(count))
@@ -126,23 +124,56 @@ def rank(
     return tuple(sorted(found, key=lambda one: (round(one.curl, 9), -one.sign)))
 
 
+def curl_share(centres: Tensor) -> float:
+    """Return the curl's share of the squares of curl and divergence of centres of mass.
+
+    Parameters
+    ----------
+    centres : Tensor, shape (scan_y, scan_x, 2)
+        Along the axes of the scan.
+
+    Raises
+    ------
+    InputError
+        As :func:`rank`.
+    """
+    _check(centres)
+    return _share(*_derivatives(centres.double()), 0.0)
+
+
+def told(candidates: tuple[Candidate, ...]) -> bool:
+    """Return whether the best orientation is told from those of the other handedness, and so from noise."""
+    return _other(candidates) - candidates[0].curl >= _APART
+
+
 def line(candidates: tuple[Candidate, ...]) -> str:
     """Return a line that says which orientation fits best, and how surely."""
     best = candidates[0]
-    other = min(
-        (each.curl for each in candidates if each.orientation.transposed != best.orientation.transposed),
-        default=0.5,
-    )
     angle = f"{math.degrees(best.orientation.rotation):.1f}°"
     flipped = "with its axes exchanged, then " if best.orientation.transposed else ""
     end = (
         "the sign of the phase excludes the opposite angle"
         if best.sure
-        else "whether it is that or 180° from it is not clear: give a reference, such as a dark field"
+        else "whether it is that or 180° from it is not clear: give a reference, such as a dark field, "
+        "or the rotation"
     )
-    if other - best.curl < 0.1:
-        end = f"too near {other:.2f} for the other handedness: record more electrons, or an object with edges"
+    if not told(candidates):
+        end = (
+            f"too near {_other(candidates):.2f} for the other handedness: record more electrons, or an "
+            "object with edges"
+        )
     return f"the detector is {flipped}turned by {angle} against the scan; curl {best.curl:.2f} of all; {end}"
+
+
+def _other(candidates: tuple[Candidate, ...]) -> float:
+    handed = candidates[0].orientation.transposed
+    return min((each.curl for each in candidates if each.orientation.transposed != handed), default=0.5)
+
+
+def _share(curl: Tensor, divergence: Tensor, angle: float) -> float:
+    """Return the curl's share in vectors that are turned: so has any pair of vectors its parts turned."""
+    turned = math.cos(angle) * curl + math.sin(angle) * divergence
+    return float(turned.square().sum() / (curl.square() + divergence.square()).sum())
 
 
 def _check(centres: Tensor) -> None:

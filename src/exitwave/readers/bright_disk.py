@@ -1,4 +1,4 @@
-"""The bright disk of 4D-STEM patterns: where it is, how large, and which of its pixels do not count.
+"""The bright disk of 4D-STEM patterns: where it is, how large, and what is wrong with the detector.
 
 The disk is the image of the aperture, so its radius gives the scale of the detector where the semi-angle is
 known, and its middle the direction of the beam.
@@ -18,11 +18,15 @@ from torch import Tensor
 from exitwave.errors import InputError
 from exitwave.optics import wavelength
 from exitwave.optics.grids import checked
+from exitwave.readers.scans_pixels import Mending, bad_pixels, bright_level
 
 _RAYS = 180  # along which the edge is looked for
 _STEP = 0.1  # of a ray, pixels
-_DEAD, _HOT = 0.1, 3.0  # a pixel below or above this share of its neighbours does not count
 _SMALLEST = 2.0  # pixels; a smaller disk has no edge to fit
+_EDGE = 1.0  # pixels within the radius that are not whole
+_COUNTS = 64  # a highest value below this is shared by many pixels by chance
+_SHARED = 0.05  # of the disk's pixels with the same highest value: it was cut
+_FULL = frozenset(2**bits - 1 for bits in (8, 10, 12, 14, 15, 16))
 
 
 @dataclass(frozen=True)
@@ -92,8 +96,8 @@ def find_disk(pattern: Tensor) -> Disk:
     InputError
         If there is no disk with an edge on the detector.
     """
-    image = repaired(pattern, bad_pixels(pattern)).double()
-    bright = image > _level(image) / 2
+    image = Mending(bad_pixels(pattern))(pattern).double()
+    bright = image > bright_level(image) / 2
     rough = [_circular_mean(bright.sum(1 - axis)) for axis in (0, 1)]
     shifts = [round(n / 2 - c) for n, c in zip(image.shape, rough, strict=True)]
     rolled = image.roll(shifts, (0, 1))
@@ -104,74 +108,75 @@ def find_disk(pattern: Tensor) -> Disk:
     return Disk((image.shape[0], image.shape[1]), (centre[0], centre[1]), radius, level)
 
 
-def bad_pixels(pattern: Tensor) -> Tensor:
-    """Return the pixels (ky, kx) that stand out alone of a mean pattern: dead, hot or not finite.
+def rough_disk(pattern: Tensor) -> Disk:
+    """Return what has more than half of the brightness of a mean pattern, as a disk of equal area.
 
-    A pixel is compared with the third of its eight neighbours in either direction, so that two bad ones side
-    by side are seen, and an edge or a corner is none.
-
-    Raises
-    ------
-    InputError
-        If the pattern is not one real image, or holds nothing.
-    """
-    if pattern.ndim != 2 or min(pattern.shape) < 4 or pattern.is_complex():
-        raise InputError(f"a mean pattern of shape {tuple(pattern.shape)}: give one real (ky, kx)")
-    image = pattern.double()
-    finite = image.isfinite()
-    image = torch.where(finite, image, torch.zeros_like(image))
-    around = _neighbours(image).sort(0).values
-    level = _level(image)
-    dead = (around[2] > level / 2) & (image < _DEAD * around[2])
-    hot = (image > level / 4) & (image > _HOT * around[-3])
-    return ~finite | dead | hot
-
-
-def repaired(patterns: Tensor, bad: Tensor) -> Tensor:
-    """Return patterns (..., ky, kx) whose bad pixels (ky, kx) hold the mean of their good neighbours.
+    For patterns without an edge that :func:`find_disk` could fit; in the order of files, not of the FFT.
 
     Raises
     ------
     InputError
-        If a bad pixel has no good one among its 24 nearest.
+        If the pattern is empty.
     """
-    if not bool(bad.any()):
-        return patterns
-    rows, columns = patterns.shape[-2:]
-    found = patterns.clone()
-    for y, x in bad.nonzero().tolist():
-        for reach in (1, 2):
-            near = [
-                ((y + dy) % rows, (x + dx) % columns)
-                for dy in range(-reach, reach + 1)
-                for dx in range(-reach, reach + 1)
-                if not bool(bad[(y + dy) % rows, (x + dx) % columns])
-            ]
-            if near:
-                break
-        else:
-            raise InputError(f"pixel ({y}, {x}) lies amid dead ones: crop the detector, or bin it")
-        at = torch.tensor(near)
-        found[..., y, x] = patterns[..., at[:, 0], at[:, 1]].mean(-1)
-    return found
+    image = Mending(bad_pixels(pattern))(pattern).double()
+    inside = (image > bright_level(image) / 2).nonzero().double()
+    y, x = (float(each) for each in inside.mean(0))
+    level = bright_level(image)
+    return Disk((image.shape[0], image.shape[1]), (y, x), math.sqrt(len(inside) / math.pi), level)
 
 
-def _neighbours(image: Tensor) -> Tensor:
-    """Return the eight neighbours of each pixel, shape (8, ky, kx); the border wraps, as FFT order does."""
-    steps = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
-    return torch.stack([image.roll(step, (0, 1)) for step in steps])
+def detector_warnings(
+    mean: Tensor, highest: Tensor, largest: float | None, disk: Disk, *, bad: Tensor | None = None
+) -> list[str]:
+    """Return what is wrong with the detector, and what to do about it, a line each.
+
+    Parameters
+    ----------
+    mean : Tensor, shape (ky, kx)
+        Of all patterns, or their sum.
+    highest : Tensor, shape (ky, kx)
+        Largest count of each pixel.
+    largest : float, optional
+        That the counter holds. Without one, what many pixels of the disk reach is taken for its limit.
+    disk : Disk
+    bad : Tensor, shape (ky, kx), bool, optional
+        Pixels that do not count; those that stand out of the mean by default.
+    """
+    lines = []
+    bad = bad_pixels(mean) if bad is None else bad
+    inside = disk.inside(_EDGE)
+    if bool(bad.any()):
+        many, y, x = int(bad.sum()), *bad.nonzero()[0].tolist()
+        lines.append(
+            f"{many} dead or hot pixels, {int((bad & inside).sum())} of them in the bright disk, the first "
+            f"at ({y}, {x}): their neighbours' mean stands for them; record a new gain reference"
+        )
+    values = highest[inside & ~bad]
+    if len(values):
+        lines += _saturation(values, largest)
+    room = [c - disk.radius for c in disk.centre]
+    room += [n - 1 - c - disk.radius for c, n in zip(disk.centre, disk.shape, strict=True)]
+    # In FFT order it lies around the first pixel.
+    if min(room) < -0.5 and not bool(disk.inside()[0, 0]):
+        lines.append(
+            f"the bright disk, {disk.radius:.1f} pixels in radius at (y, x) = ({disk.centre[0]:.1f}, "
+            f"{disk.centre[1]:.1f}), is not all on the detector: angles and centres of mass are wrong; use a "
+            "longer or centred camera"
+        )
+    return lines
 
 
-def _level(image: Tensor) -> float:
-    """Return the middle intensity of what is bright; a few hot pixels are not."""
-    # What all but three of a neighbourhood of nine reach is no hot pixel, nor a pair of them.
-    shared = torch.cat([image[None], _neighbours(image)]).sort(0).values[3]
-    top = float(shared.max())
-    if not top > 0:
-        raise InputError("the mean pattern holds no electrons: check the file and its order of axes")
-    for _ in range(20):
-        top = float(image[(image > top / 2)].clamp(max=4 * top).median())
-    return top
+def _saturation(values: Tensor, largest: float | None) -> list[str]:
+    """Return a line if many of the highest values of pixels within the disk are the same."""
+    top = float(values.max())
+    shared = int((values == top).sum())
+    limit = (largest is not None and top >= largest) or (top in _FULL and shared > 1)
+    if limit or (top >= _COUNTS and shared > max(2, _SHARED * len(values))):
+        return [
+            f"{shared} of {len(values)} pixels of the bright disk reach the same highest value, {top:g}: "
+            "they look saturated; lower the beam current or the exposure"
+        ]
+    return []
 
 
 def _circular_mean(weights: Tensor) -> float:
