@@ -63,7 +63,7 @@ def test_a_detector_turned_by_half_sees_the_opposite_defocus():
     half = measured.flip(2, 3).roll((1, 1), (2, 3))
     losses = []
     for patterns, defocus, rotation in ((measured, 80.0, 0.0), (half, -80.0, 0.0), (half, 80.0, 0.0)):
-        flat, start = ptychography_search.Geometry(defocus, rotation).start(
+        flat, start = ptychography_search.ScanGeometry(defocus, rotation).start(
             patterns, 0.8, STEP, energy=ENERGY, semiangle=ANGLE
         )
         found = ptychography.retrieve(flat, start, STEP, generator=seeded(1), epochs=3, batch=20)

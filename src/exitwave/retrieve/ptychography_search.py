@@ -25,7 +25,7 @@ Observe = Callable[[int, float], None]
 
 
 @dataclass(frozen=True)
-class Geometry:
+class ScanGeometry:
     """How a scan was taken.
 
     Attributes
@@ -82,7 +82,7 @@ def search(
     defocus: tuple[float, float], rotation: tuple[float, float], generator: torch.Generator,
     semiangle: float | None = None, transposed: Sequence[bool] = (False, True), points: int = 5,
     rounds: int = 3, epochs: int = 3, observe: Observe | None = None,
-) -> list[Geometry]:  # fmt: skip
+) -> list[ScanGeometry]:  # fmt: skip
     """Search defocus and rotation, from a coarse grid to finer ones around the best.
 
     Parameters
@@ -112,7 +112,7 @@ def search(
 
     Returns
     -------
-    list of Geometry
+    list of ScanGeometry
         All that was tried, the best one first.
 
     Raises
@@ -123,7 +123,7 @@ def search(
     _check(measured, defocus, rotation, transposed, points, rounds)
     centres = [sum(each) / 2 for each in (defocus, rotation)]
     spans = [(high - low) / 2 for low, high in (defocus, rotation)]
-    tried: dict[tuple[float, float, bool], Geometry] = {}
+    tried: dict[tuple[float, float, bool], ScanGeometry] = {}
     sides: Sequence[bool] = transposed
     for _ in range(rounds):
         axes = [
@@ -133,13 +133,13 @@ def search(
         for one, turn, side in itertools.product(axes[0], axes[1], sides):
             key = (round(one, 6), round(turn, 9), side)
             if key not in tried:
-                trial = Geometry(one, turn, side)
+                trial = ScanGeometry(one, turn, side)
                 flat, start = trial.start(measured, step, sampling, energy=energy, semiangle=semiangle)
                 found = ptychography.retrieve(
                     flat, start, sampling, generator=generator.clone_state(), epochs=epochs, batch=32,
                     free_probe=False,
                 )  # fmt: skip
-                tried[key] = Geometry(one, turn, side, float(found.loss[-1]))
+                tried[key] = ScanGeometry(one, turn, side, float(found.loss[-1]))
                 if observe is not None:
                     observe(len(tried), tried[key].loss)
         best = min(tried.values(), key=lambda each: each.loss)

@@ -15,7 +15,7 @@ from exitwave.readers.bright_disk import Disk
 from exitwave.readers.scans import Scan
 from exitwave.readers.scans_pixels import fft_order
 from exitwave.retrieve import scan_pass
-from exitwave.retrieve.ptychography_search import Geometry, search
+from exitwave.retrieve.ptychography_search import ScanGeometry, search
 from exitwave.retrieve.scan_parallax import aligned, images_of
 from exitwave.retrieve.scan_pass import Seen, Warn, silent
 from exitwave.units import length_text
@@ -133,7 +133,7 @@ def load(scan: Scan, disk: Disk, *, angle: float | None = None, stage: Stage = n
 def geometry(
     scan: Scan, disk: Disk, patterns: Patterns, *, defocus: Wanted = None, rotation: Wanted = None,
     generator: torch.Generator, stage: Stage = no_stage, warn: Warn = silent,
-) -> Geometry:  # fmt: skip
+) -> ScanGeometry:  # fmt: skip
     """Return how a scan was taken: as is said, or as its bright-field images tell, or as a search finds.
 
     Parameters
@@ -151,7 +151,7 @@ def geometry(
 
     Returns
     -------
-    Geometry
+    ScanGeometry
         Its rotation is that of the scan's axes in those of the detector: the opposite one.
 
     Raises
@@ -170,7 +170,7 @@ def geometry(
     assert not isinstance(defocus, str | None)
     assert not isinstance(rotation, str | None)
     if not isinstance(defocus, tuple) and not isinstance(rotation, tuple):
-        return Geometry(defocus, -rotation, exchanged[0])
+        return ScanGeometry(defocus, -rotation, exchanged[0])
     low, high = rotation if isinstance(rotation, tuple) else (rotation, rotation)
     return _searched(
         patterns, defocus if isinstance(defocus, tuple) else (defocus, defocus), (-high, -low), exchanged,
@@ -184,7 +184,9 @@ def _around(wanted: Wanted, found: float, span: float) -> float | tuple[float, f
     return found if wanted is None or isinstance(wanted, str) else wanted
 
 
-def _found(scan: Scan, disk: Disk, defocus: Wanted, rotation: Wanted, stage: Stage, warn: Warn) -> Geometry:
+def _found(
+    scan: Scan, disk: Disk, defocus: Wanted, rotation: Wanted, stage: Stage, warn: Warn
+) -> ScanGeometry:
     """Return what the images of one pass tell; rotation of the detector."""
     rows = scan.scan_shape[0]
     most = min(_IMAGES, images_of(scan))
@@ -192,12 +194,12 @@ def _found(scan: Scan, disk: Disk, defocus: Wanted, rotation: Wanted, stage: Sta
     known = rotation if isinstance(rotation, float) else None
     if defocus not in (None, "search"):
         found = scan_pass.orientation(seen, known, warn)
-        return Geometry(0.0, found.rotation, found.transposed)
+        return ScanGeometry(0.0, found.rotation, found.transposed)
     lens = _aligned(seen, known, searched=defocus == "search", warn=warn)
     return lens if lens is not None else _in_focus(seen, known, warn)
 
 
-def _aligned(seen: Seen, rotation: float | None, *, searched: bool, warn: Warn) -> Geometry | None:
+def _aligned(seen: Seen, rotation: float | None, *, searched: bool, warn: Warn) -> ScanGeometry | None:
     try:
         found = aligned(seen, rotation=rotation, warn=warn)
     except InputError as error:
@@ -211,18 +213,18 @@ def _aligned(seen: Seen, rotation: float | None, *, searched: bool, warn: Warn) 
         f"defocus {length_text(found.defocus)} and rotation {degrees:.1f}° of the detector are those that "
         "align the bright-field images"
     )
-    return Geometry(found.defocus, turn.rotation, turn.transposed)
+    return ScanGeometry(found.defocus, turn.rotation, turn.transposed)
 
 
-def _in_focus(seen: Seen, rotation: float | None, warn: Warn) -> Geometry:
+def _in_focus(seen: Seen, rotation: float | None, warn: Warn) -> ScanGeometry:
     found = scan_pass.orientation(seen, rotation, warn)
-    return Geometry(0.0, found.rotation, found.transposed)
+    return ScanGeometry(0.0, found.rotation, found.transposed)
 
 
 def _searched(
     patterns: Patterns, defocus: tuple[float, float], rotation: tuple[float, float], exchanged: list[bool],
     generator: torch.Generator, stage: Stage,
-) -> Geometry:  # fmt: skip
+) -> ScanGeometry:  # fmt: skip
     """Search on a part of the scan that varies most, on what is within the bright disk."""
     most = len(exchanged) * _POINTS**2 + (_ROUNDS - 1) * (_POINTS**2 - 1)
     rows, columns = (slice(first, first + _PATCH) for first in _liveliest(patterns.counts))

@@ -19,7 +19,7 @@ from exitwave.readers.scans import Scan
 from exitwave.retrieve import ptychography, scan_pass
 from exitwave.retrieve.ptychography import LOSSES, Reconstruction, begin
 from exitwave.retrieve.ptychography_epie import epie
-from exitwave.retrieve.ptychography_search import Geometry
+from exitwave.retrieve.ptychography_search import ScanGeometry
 from exitwave.retrieve.scan_geometry import Patterns, Stage, Wanted, geometry, load, no_stage
 from exitwave.retrieve.scan_orientation import Orientation
 from exitwave.retrieve.scan_pass import Warn, silent
@@ -148,7 +148,7 @@ def retrieve(
     return _record(found, first, patterns, how, options, scan.scan_shape)
 
 
-def _check_window(patterns: Patterns, how: Geometry, warn: Warn) -> None:
+def _check_window(patterns: Patterns, how: ScanGeometry, warn: Warn) -> None:
     width, probe = patterns.sampling * patterns.counts.shape[-1], 2 * abs(how.defocus) * patterns.semiangle
     if probe > 0.8 * width:
         warn(
@@ -189,7 +189,7 @@ def _run(
 
 
 def _record(
-    found: Reconstruction, first: Reconstruction, patterns: Patterns, how: Geometry, options: Options,
+    found: Reconstruction, first: Reconstruction, patterns: Patterns, how: ScanGeometry, options: Options,
     shape: tuple[int, int],
 ) -> xr.Dataset:  # fmt: skip
     whole = found.slices.prod(0).numpy()
@@ -227,7 +227,7 @@ def _record(
 
 
 def _along_the_scan(
-    whole: records.Array, first: records.Array, patterns: Patterns, how: Geometry, shape: tuple[int, int]
+    whole: records.Array, first: records.Array, patterns: Patterns, how: ScanGeometry, shape: tuple[int, int]
 ) -> records.Array:
     """Return an object (field_y, field_x) on a grid along the axes of the scan, of mean phase 0."""
     y, x = (
@@ -249,7 +249,7 @@ def _along_the_scan(
 
 def resumed(
     start: xr.Dataset, patterns: Patterns, options: Options
-) -> tuple[Geometry, Reconstruction, Options]:
+) -> tuple[ScanGeometry, Reconstruction, Options]:
     """Return geometry, reconstruction and options that go on from a record.
 
     Raises
@@ -274,7 +274,7 @@ def resumed(
     thickness = options.slice_thickness
     if len(thing) > 1 and thickness is None:
         thickness = float(start["slice_thickness"])
-    how = Geometry(
+    how = ScanGeometry(
         float(start["defocus_at_start"]), -float(start["rotation"]), bool(int(start["transposed"]))
     )
     first = Reconstruction(
