@@ -168,7 +168,7 @@ if parameters.scale == "workshop":
 # %% [markdown]
 # ## Images without learning
 #
-# The electrons of each position are counted at 10⁵ per Å², some 10800 a position. Beside the dark field stands the integrated centre of mass ({mod}`exitwave.retrieve.scan_images`), which is the phase blurred by the probe. Ptychography ({mod}`exitwave.retrieve.ptychography`) looks for the object under which all patterns are likely:
+# The electrons of each position are counted at 10⁵ per Å², some 10800 a position. Beside the dark field stands the integrated centre of mass ({mod}`exitwave.retrieve.scan_images`), which is the phase blurred by the probe. Ptychography ({mod}`exitwave.retrieve.ptychography`) looks for the object under which all patterns are likely. In these live cells atoms stand in one arrangement, displaced as by heat, so that columns are less alike than in the stored runs below, which average four:
 
 # %%
 counts = scene.counted(live, monolayer, torch.Generator().manual_seed(live.seed))
@@ -233,7 +233,7 @@ row(
 )
 
 # %% [markdown]
-# **Takeaway.** The model counts electrons just inside and outside the edge of the bright disk, and takes others off: rings of both signs, which no annular detector has. Where electrons are few the masks of the three seeds differ; there they mean nothing.
+# **Takeaway.** The model counts electrons just outside the bright disk, and takes others off: rings of both signs, which no annular detector has. Where electrons are few the masks of the three seeds differ; there they mean nothing.
 
 # %% [markdown]
 # ## Figure 2
