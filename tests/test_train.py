@@ -161,7 +161,6 @@ class TestChoice:
         ("words", "named"),
         [
             ("zhou", ["'zhou'", "zhou2020"]),
-            ("cao2020", ["cao2020 has no networks to train"]),
             ("zhou2020", ["zhou2020 has no networks to train", "exitwave reproduce"]),
             ("webb2025 --scale huge", ["'huge'"]),
             ("webb2025 --run third", ["'third'", "first, second"]),

@@ -144,7 +144,7 @@ class TestSelection:
         ("paper", "only", "named"),
         [
             ("zhou2020", "zhou-nothing", "unknown claim or run 'zhou-nothing'"),
-            ("cao2020", "cao-speed", "cao-speed has no run yet"),
+            ("larsen2022", "larsen-experiment", "larsen-experiment has no run yet"),
             ("zhou", None, "unknown paper 'zhou'"),
         ],
     )
