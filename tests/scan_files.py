@@ -23,7 +23,7 @@ def phase(y, x, shape, strength):
 
 def record(shape, *, defocus, rotation=0.0, transposed=False, strength=0.05, dose=1e6):
     """Return counts without noise; ``rotation`` turns vectors of the detector into those of the scan, rad."""
-    lines = scanning.raster(shape, STEP, rotation=-rotation)
+    lines = scanning.raster(shape, STEP, rotation=rotation)
     where, field = scanning.framed(lines, PIXEL, (SIZE, SIZE))
     # Where pixels of the field are in the scan, whose first position is at 0.
     rows, columns = (PIXEL * np.arange(n) for n in field)

@@ -218,8 +218,8 @@ class TestBadInput:
 class TestRaster:
     def test_the_fast_axis_runs_where_rotation_says(self):
         found = scanning.raster((2, 3), (1.0, 2.0), rotation=math.radians(30)).reshape(2, 3, 2)
-        fast = torch.tensor([0.5, math.sqrt(0.75)], dtype=torch.float64) * 2  # sin, cos along y, x
-        slow = torch.tensor([math.sqrt(0.75), -0.5], dtype=torch.float64)
+        fast = torch.tensor([-0.5, math.sqrt(0.75)], dtype=torch.float64) * 2  # -sin, cos along y, x
+        slow = torch.tensor([math.sqrt(0.75), 0.5], dtype=torch.float64)
         assert torch.allclose(found[:, 1:] - found[:, :-1], fast.expand(2, 2, 2))
         assert torch.allclose(found[1] - found[0], slow.expand(3, 2))
         assert torch.allclose(found.mean((0, 1)), torch.zeros(2, dtype=torch.float64), atol=1e-12)

@@ -33,7 +33,7 @@ class ScanGeometry:
     defocus : float
         Å, underfocus positive.
     rotation : float
-        As of :func:`exitwave.simulate.scanning.raster`, rad.
+        Of the detector against the scan, rad, as of :func:`exitwave.simulate.scanning.raster`.
     transposed : bool
         Whether ky and kx have to be exchanged.
     loss : float

@@ -152,7 +152,6 @@ def geometry(
     Returns
     -------
     ScanGeometry
-        Its rotation is that of the scan's axes in those of the detector: the opposite one.
 
     Raises
     ------
@@ -170,10 +169,10 @@ def geometry(
     assert not isinstance(defocus, str | None)
     assert not isinstance(rotation, str | None)
     if not isinstance(defocus, tuple) and not isinstance(rotation, tuple):
-        return ScanGeometry(defocus, -rotation, exchanged[0])
+        return ScanGeometry(defocus, rotation, exchanged[0])
     low, high = rotation if isinstance(rotation, tuple) else (rotation, rotation)
     return _searched(
-        patterns, defocus if isinstance(defocus, tuple) else (defocus, defocus), (-high, -low), exchanged,
+        patterns, defocus if isinstance(defocus, tuple) else (defocus, defocus), (low, high), exchanged,
         generator, stage,
     )  # fmt: skip
 

@@ -223,7 +223,7 @@ def _record(
         record["slice_thickness"] = scan_pass.scalar(
             float(options.slice_thickness or 0.0), "Å", "from slice to slice"
         )
-    return scan_pass.with_orientation(record, Orientation(-how.rotation, how.transposed))
+    return scan_pass.with_orientation(record, Orientation(how.rotation, how.transposed))
 
 
 def _along_the_scan(
@@ -235,8 +235,8 @@ def _along_the_scan(
         for n, step in zip(shape, patterns.step, strict=True)
     )
     sine, cosine = math.sin(how.rotation), math.cos(how.rotation)
-    rows = first[0] / patterns.sampling + cosine * y[:, None] + sine * x
-    columns = first[1] / patterns.sampling - sine * y[:, None] + cosine * x
+    rows = first[0] / patterns.sampling + cosine * y[:, None] - sine * x
+    columns = first[1] / patterns.sampling + sine * y[:, None] + cosine * x
     # The modulus by itself: between pixels of one modulus the mean of waves is smaller.
     modulus, real, imaginary = (
         map_coordinates(np.asarray(part, float), [rows, columns], order=order, mode="nearest")
@@ -275,7 +275,7 @@ def resumed(
     if len(thing) > 1 and thickness is None:
         thickness = float(start["slice_thickness"])
     how = ScanGeometry(
-        float(start["defocus_at_start"]), -float(start["rotation"]), bool(int(start["transposed"]))
+        float(start["defocus_at_start"]), float(start["rotation"]), bool(int(start["transposed"]))
     )
     first = Reconstruction(
         thing, torch.fft.ifftshift(beam, dim=(1, 2)), torch.tensor(start["position"].values),

@@ -73,8 +73,9 @@ def raster(shape: tuple[int, int], step: float | tuple[float, float], *, rotatio
     step : float or (float, float)
         (y, x), Å.
     rotation : float
-        From the axes of the detector to those of the scan, rad, positive from x to y: the fast axis then
-        runs along (y, x) = (sin, cos) of it.
+        Of the detector against the scan, rad: turns vectors of the detector from x towards y into those of
+        the scan, as :class:`exitwave.retrieve.scan_orientation.Orientation` does. The fast axis then runs
+        along (y, x) = (-sin, cos) of it.
 
     Returns
     -------
@@ -94,7 +95,7 @@ def raster(shape: tuple[int, int], step: float | tuple[float, float], *, rotatio
     )
     there = torch.stack(torch.meshgrid(y, x, indexing="ij"), -1).reshape(-1, 2)
     sine, cosine = math.sin(rotation), math.cos(rotation)
-    return there @ torch.tensor([[cosine, -sine], [sine, cosine]], dtype=torch.float64)
+    return there @ torch.tensor([[cosine, sine], [-sine, cosine]], dtype=torch.float64)
 
 
 def framed(
