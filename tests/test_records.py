@@ -270,6 +270,28 @@ class TestSave:
         assert temporary.parent == path.parent
         assert temporary.name != path.name
 
+    def test_many_numbers_take_little_room(self, tmp_path):
+        # As in a stored run: forty quantities of three seeds.
+        units = {"units": "1", "long_name": "number"}
+        several = {f"quantity_{i}": ("seed", np.arange(3) + i / 7, units) for i in range(40)}
+        record = xr.Dataset(several, {"seed": ("seed", np.arange(3), units)})
+        path = records.save(record, tmp_path / "run.nc")
+        assert path.stat().st_size < 40 * 1500
+        again = records.load(path)
+        xr.testing.assert_identical(again, record)
+        # What was read is written in the same way.
+        assert records.save(again, tmp_path / "again.nc").stat().st_size == path.stat().st_size
+
+    def test_large_variables_are_compressed_whatever_file_they_come_from(self, tmp_path):
+        record = records.phase(np.zeros((200, 200)), sampling=1.0, energy=ENERGY)
+        record.to_netcdf(tmp_path / "plain.nc", unlimited_dims=["x"])
+        again = records.load(tmp_path / "plain.nc")
+        path = records.save(again, tmp_path / "record.nc")
+        assert path.stat().st_size < record["phase"].nbytes / 5
+        xr.testing.assert_identical(records.load(path), again)
+        few = again.isel(x=slice(2), y=slice(2))
+        xr.testing.assert_identical(records.load(records.save(few, tmp_path / "few.nc")), few)
+
 
 class TestLoad:
     @pytest.mark.parametrize("kind", ["text", "random", "empty", "truncated", "folder", "missing"])

@@ -26,6 +26,8 @@ Array = npt.NDArray[Any]
 
 PARTS = ("real", "imag")
 COMPONENTS = ("x", "y", "z")
+# Variables up to so many bytes are stored as they are: to compress one takes two kilobytes of bookkeeping.
+_SMALL = 4096
 
 
 @dataclass(frozen=True)
@@ -347,8 +349,9 @@ def save(record: xr.Dataset, path: str | os.PathLike[str]) -> Path:
             raise InputError(f"{name} has no {' and no '.join(sorted(missing))}: set them in its attrs")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    numbers = [str(n) for n, v in record.data_vars.items() if v.dtype.kind in "iuf" and v.ndim]
-    encoding = {name: {"zlib": True, "complevel": 4} for name in numbers}
+    numbers = {str(n): v.nbytes for n, v in record.data_vars.items() if v.dtype.kind in "iuf" and v.ndim}
+    packed: dict[str, Any] = {"zlib": True, "complevel": 4}
+    encoding = {name: packed if size > _SMALL else {} for name, size in numbers.items()}
     try:
         record.to_netcdf(temporary, engine="netcdf4", format="NETCDF4", encoding=encoding)
         os.replace(temporary, path)
