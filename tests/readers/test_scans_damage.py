@@ -15,7 +15,6 @@ from test_scans import COUNTS, empad, mib, npy, py4dstem, whole
 from writers import refused as refused_by
 
 from exitwave.errors import InputError
-from exitwave.readers import scans_hdf5
 from exitwave.readers.scans import SUFFIXES, read_scan
 
 refused = partial(refused_by, read_scan)
@@ -222,7 +221,7 @@ class TestHostile:
         hdf5(tmp_path / "other.h5", a=COUNTS)
         with h5py.File(tmp_path / "a.h5", "w") as file:
             file["a"] = h5py.ExternalLink("other.h5", "/a")
-        assert "in another file: copy the patterns into one file" in refused(tmp_path / "a.h5")
+        assert "in another file: copy the data into one file" in refused(tmp_path / "a.h5")
         (tmp_path / "secret").write_bytes(COUNTS.tobytes())
         with h5py.File(tmp_path / "b.h5", "w") as file:
             external = [(str(tmp_path / "secret"), 0, COUNTS.nbytes)]
@@ -249,8 +248,8 @@ class TestHostile:
         from exitwave.readers import guards
 
         path = hdf5(tmp_path / "a.h5", a=COUNTS)
-        probe = tmp_path / "scans_hdf5_probe.py"
-        monkeypatch.setattr(scans_hdf5, "__file__", str(tmp_path / "scans_hdf5.py"))
+        probe = tmp_path / "hdf5_probe.py"
+        monkeypatch.setattr(guards, "__file__", str(tmp_path / "guards.py"))
         monkeypatch.setattr(guards, "PATIENCE", 1.0)
         probe.write_text("while True: pass\n")
         assert "does not end" in refused(path)

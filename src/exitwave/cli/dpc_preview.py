@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from exitwave.cli.pictures import borders, label_lengths, panels, show, unit_of
-from exitwave.cli.preview import colours
+from exitwave.cli.pictures import borders, colours, draw_wheel, label_lengths, panels, show, unit_of
 from exitwave.records import Array
 
 # Percentile of the centres of mass that is shown at full brightness.
@@ -39,15 +36,4 @@ def _draw_centres(axes: Axes, centres: Array, extent: tuple[float, float, float,
     largest = float(np.percentile(np.hypot(*centres), _BRIGHTEST))
     axes.imshow(colours(centres[::-1], largest), extent=extent)
     axes.set_title("centre of mass")
-    wheel = axes.inset_axes((1.05, 0.62, 0.3, 0.3))
-    side = np.linspace(-1, 1, 201)
-    x, y = np.meshgrid(side, side)
-    rgb = colours(np.stack([x, y]), 1.0)
-    alpha = (np.hypot(x, y) <= 1).astype(float)
-    wheel.imshow(np.concatenate([rgb, alpha[..., None]], axis=-1), extent=(-1, 1, 1, -1))
-    wheel.axis("off")
-    for angle, name in ((0.0, "+x"), (math.pi / 2, "+y")):
-        at = 1.6 * math.cos(angle), 1.6 * math.sin(angle)
-        wheel.annotate(name, at, ha="center", va="center", fontsize=8, annotation_clip=False)
-    text = f"rim: {largest:.2g} /Å\nor more"
-    axes.text(1.2, 0.46, text, transform=axes.transAxes, ha="center", va="top", fontsize=8)
+    draw_wheel(axes, f"{largest:.2g} /Å")

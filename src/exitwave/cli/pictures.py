@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 
 from exitwave.records import Array
@@ -58,6 +60,42 @@ def show(axes: Axes, values: Array, title: str, label: str, **how: Any) -> None:
     shown = axes.imshow(values, **how)
     axes.figure.colorbar(shown, cax=axes.inset_axes((1.02, 0.0, 0.04, 1.0)), label=label)
     axes.set_title(title)
+
+
+def colours(vectors: Array, largest: float) -> Array:
+    """Return the colours of a vector field: the direction as hue, the magnitude as brightness.
+
+    Parameters
+    ----------
+    vectors : ndarray, shape (2, y, x)
+        Components (x, y), y downwards as in the image.
+    largest : float
+        Magnitude of full brightness.
+
+    Returns
+    -------
+    ndarray, shape (y, x, 3)
+        RGB, 0 to 1. +x is red, and the hue turns on towards +y.
+    """
+    x, y = vectors
+    hue = (np.arctan2(y, x) / (2 * math.pi)) % 1.0
+    brightness = np.clip(np.hypot(x, y) / (largest or 1.0), 0, 1)
+    return np.asarray(hsv_to_rgb(np.stack([hue, np.ones_like(hue), brightness], axis=-1)))
+
+
+def draw_wheel(axes: Axes, rim: str) -> None:
+    """Draw the colours of all directions beside an image, y downwards as there, and what their rim means."""
+    wheel = axes.inset_axes((1.06, 0.66, 0.26, 0.26))
+    side = np.linspace(-1, 1, 201)
+    x, y = np.meshgrid(side, side)
+    rgb = colours(np.stack([x, y]), 1.0)
+    alpha = (np.hypot(x, y) <= 1).astype(float)
+    wheel.imshow(np.concatenate([rgb, alpha[..., None]], axis=-1), extent=(-1, 1, 1, -1))
+    wheel.axis("off")
+    for at, name in ((1.3, 0.0), "+x"), ((0.0, 1.3), "+y"):
+        wheel.annotate(name, at, ha="center", va="center", fontsize=8, annotation_clip=False)
+    text = f"rim: {rim}\nor more"
+    axes.text(1.19, 0.56, text, transform=axes.transAxes, ha="center", va="top", fontsize=8)
 
 
 def label_lengths(axes: list[Axes], name: str) -> None:

@@ -7,10 +7,9 @@ import math
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 
-from exitwave.cli.pictures import borders, draw_residuals, new_figure
+from exitwave.cli.pictures import borders, colours, draw_residuals, draw_wheel, new_figure
 from exitwave.records import Array
 from exitwave.retrieve.lorentz import unexplained
 
@@ -34,30 +33,9 @@ def draw(result: xr.Dataset) -> Figure:
     largest = _draw_induction(middle, result["induction"].values, extent)
     step = _draw_contours(middle, result)
     _label(middle, f"projected induction, lines every {step:g} rad")
-    _draw_wheel(middle, largest)
+    draw_wheel(middle, f"{largest:.3g} T nm")
     draw_residuals(right, result, unexplained(result), "relative rms (1)")
     return figure
-
-
-def colours(induction: Array, largest: float) -> Array:
-    """Return the colours of a vector field: the direction as hue, the magnitude as brightness.
-
-    Parameters
-    ----------
-    induction : ndarray, shape (2, y, x)
-        Components (x, y), y downwards as in the image.
-    largest : float
-        Magnitude of full brightness.
-
-    Returns
-    -------
-    ndarray, shape (y, x, 3)
-        RGB, 0 to 1. +x is red, and the hue turns on towards +y.
-    """
-    x, y = induction
-    hue = (np.arctan2(y, x) / (2 * math.pi)) % 1.0
-    brightness = np.clip(np.hypot(x, y) / (largest or 1.0), 0, 1)
-    return np.asarray(hsv_to_rgb(np.stack([hue, np.ones_like(hue), brightness], axis=-1)))
 
 
 def _label(axes: Axes, title: str) -> None:
@@ -84,25 +62,3 @@ def _draw_contours(axes: Axes, result: xr.Dataset) -> float:
     x, y = thin["x"].values * _NM, thin["y"].values * _NM
     axes.contour(x, y, phase, levels=levels, colors="white", linewidths=0.6, alpha=0.7, linestyles="solid")
     return step
-
-
-def _draw_wheel(axes: Axes, largest: float) -> None:
-    """Draw the colours of all directions beside the map, y downwards as there."""
-    wheel = axes.inset_axes((1.06, 0.66, 0.26, 0.26))
-    side = np.linspace(-1, 1, 201)
-    x, y = np.meshgrid(side, side)
-    rgb = colours(np.stack([x, y]), 1.0)
-    alpha = (np.hypot(x, y) <= 1).astype(float)
-    wheel.imshow(np.concatenate([rgb, alpha[..., None]], axis=-1), extent=(-1, 1, 1, -1))
-    wheel.axis("off")
-    for (at_x, at_y), name in {(1.3, 0): "+x", (0, 1.3): "+y"}.items():
-        wheel.annotate(name, (at_x, at_y), ha="center", va="center", fontsize=8, annotation_clip=False)
-    axes.text(
-        1.19,
-        0.56,
-        f"rim: {largest:.3g} T nm\nor more",
-        transform=axes.transAxes,
-        ha="center",
-        va="top",
-        fontsize=8,
-    )

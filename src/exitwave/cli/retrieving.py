@@ -107,17 +107,17 @@ _OPTIONS = {
 }
 
 
-def said_as_options(message: str) -> str:
+def said_as_options(message: str, options: Mapping[str, str] = _OPTIONS) -> str:
     """Say arguments as options of the commands."""
-    for argument, option in _OPTIONS.items():
+    for argument, option in options.items():
         message = message.replace(argument, option)
     return message
 
 
 @contextmanager
-def refusals_as_options() -> Iterator[None]:
+def refusals_as_options(options: Mapping[str, str] = _OPTIONS) -> Iterator[None]:
     """Say arguments as options of the commands in what is refused."""
     try:
         yield
     except InputError as error:
-        raise InputError(said_as_options(str(error))) from error
+        raise InputError(said_as_options(str(error), options)) from error

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from exitwave.cli.options import err, out
+from exitwave.cli.retrieving import refusals_as_options, said_as_options
 from exitwave.errors import InputError
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def scan_command(function: Callable[..., None]) -> Callable[..., None]:
 
     def command(**values: Any) -> None:
         given = ScanOptions(**{name: values.pop(name) for name in shared})
-        with refusals_as_options():
+        with refusals_as_options(_OPTIONS):
             function(values.pop(first.name), values.pop(second.name), given, **values)
 
     command.__name__, command.__doc__ = function.__name__, function.__doc__
@@ -117,7 +118,7 @@ class Warnings:
 
     def __call__(self, text: str) -> None:
         """Say a line, once."""
-        said = said_as_options(text)
+        said = said_as_options(text, _OPTIONS)
         if said not in self.lines:
             self.lines.append(said)
             err.print(f"exitwave: warning: {said}", markup=False)
@@ -358,19 +359,3 @@ _OPTIONS = {
         for name in ("shape", "dtype", "dataset", "energy", "step", "rotation", "defocus")
     },
 }
-
-
-def said_as_options(message: str) -> str:
-    """Say arguments as options of the commands."""
-    for argument, option in _OPTIONS.items():
-        message = message.replace(argument, option)
-    return message
-
-
-@contextmanager
-def refusals_as_options() -> Iterator[None]:
-    """Say arguments as options of the commands in what is refused."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(said_as_options(str(error))) from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import mmap
 import os
 import struct
@@ -231,10 +232,11 @@ def check_mrc(path: Path) -> None:
         raise refuse(path, f"truncated MRC file: {size} bytes, but its header needs {needed}: copy it again")
 
 
-def check_hdf5(path: Path) -> None:
+def check_hdf5(path: Path, *, whole: float = math.inf) -> None:
     """Try an HDF5 file in another process, where it may crash or hang the HDF5 library.
 
-    Its data sets must hold what they declare, and it may not link to other files.
+    Its data sets must hold what they declare, and it may not link to other files. Data sets of more than
+    `whole` bytes are not read but at their ends.
     """
     signature = b"\x89HDF\r\n\x1a\n"
     with _opened(path) as (view, size):
@@ -242,7 +244,7 @@ def check_hdf5(path: Path) -> None:
         if all(view[start : start + 8] != signature for start in (0, *(2**n for n in range(9, 20)))):
             raise refuse(path, "not an HDF5 file: check what it is")
     probe = Path(__file__).with_name("hdf5_probe.py")
-    command = [sys.executable, "-P", str(probe), str(path), str(_MOST_COMPRESSED), str(_SLACK)]
+    command = [sys.executable, "-P", str(probe), str(path), str(_MOST_COMPRESSED), str(_SLACK), str(whole)]
     try:
         done = subprocess.run(
             command, capture_output=True, timeout=PATIENCE + size / 1e7, stdin=subprocess.DEVNULL, check=False
@@ -251,8 +253,11 @@ def check_hdf5(path: Path) -> None:
         raise refuse(path, "damaged HDF5 file (reading it does not end): copy it again") from None
     if done.returncode:
         lines = done.stderr.decode("utf-8", "replace").splitlines() if done.returncode == 1 else []
-        reason = lines[-1][:120] if lines else "it crashes the HDF5 library"
-        raise refuse(path, f"damaged or foreign HDF5 file ({reason}): copy it again")
+        reason = lines[-1][:160] if lines else "it crashes the HDF5 library"
+        if "in another file" in reason:
+            raise refuse(path, f"{reason}: copy the data into one file")
+        remedy = "install hdf5plugin" if "filter" in reason else "copy it again"
+        raise refuse(path, f"damaged or foreign HDF5 file ({reason}): {remedy}")
 
 
 def check_tiff(path: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -20,10 +18,8 @@ from exitwave.readers.scans_files import shape_of_array
 from exitwave.readers.scans_sources import Calibration, Found, Pair, Shape, checked_dtype, largest_of
 from exitwave.records import Array
 
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-# Deflate shrinks at most 1032 times; what claims more is not there.
-_MOST_COMPRESSED, _SLACK = 1100, 2**20
-_BYTES_PER_SECOND = 1e7
+# Bytes of a data set up to which it is read before it is trusted.
+_WHOLE = 2**26
 
 _LENGTHS = {
     "å": 1.0,
@@ -79,37 +75,8 @@ class Stored:
 
 def read_hdf5(path: Path, shape: Any, dataset: str | None) -> Found:
     """Read the array of patterns of an HDF5 file, named by `dataset` where there is more than one."""
-    check(path)
+    guards.check_hdf5(path, whole=_WHOLE)
     return call(path, "HDF5", _read, path, shape, dataset)
-
-
-def check(path: Path) -> None:
-    """Try an HDF5 file in another process, where it may crash or hang the HDF5 library.
-
-    Raises
-    ------
-    InputError
-    """
-    with path.open("rb") as file:
-        starts = (0, *(2**n for n in range(9, 20)))  # behind a user block, it is at a power of two
-        if all(file.seek(start) is None or file.read(8) != _SIGNATURE for start in starts):
-            raise refuse(path, "not an HDF5 file: check what it is")
-    probe = Path(__file__).with_name("scans_hdf5_probe.py")
-    command = [sys.executable, "-P", str(probe), str(path), str(_MOST_COMPRESSED), str(_SLACK)]
-    patience = guards.PATIENCE + path.stat().st_size / _BYTES_PER_SECOND
-    try:
-        done = subprocess.run(
-            command, capture_output=True, timeout=patience, stdin=subprocess.DEVNULL, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise refuse(path, "damaged HDF5 file (reading it does not end): copy it again") from None
-    if done.returncode:
-        lines = done.stderr.decode("utf-8", "replace").splitlines() if done.returncode == 1 else []
-        reason = lines[-1][:160] if lines else "it crashes the HDF5 library"
-        if "in another file" in reason:
-            raise refuse(path, f"{reason}: copy the patterns into one file")
-        remedy = "install hdf5plugin" if "filter" in reason else "copy it again"
-        raise refuse(path, f"damaged or foreign HDF5 file ({reason}): {remedy}")
 
 
 @dataclass
