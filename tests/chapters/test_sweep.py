@@ -9,6 +9,7 @@ import time
 from contextlib import contextmanager
 from typing import ClassVar
 
+import dask
 import distributed
 import numpy as np
 import psutil
@@ -363,9 +364,13 @@ class TestScheduler:
             return real(address, timeout="0.3s")
 
         monkeypatch.setattr(distributed, "Client", impatient)
-        for address in ("tcp://127.0.0.1:9", "nonsense"):
+        for address in ("tcp://127.0.0.1:9", "nonsense", "carrier-pigeon://127.0.0.1:9"):
             with pytest.raises(InputError, match=f"no Dask scheduler answers at {address}") as error:
                 run_points(some_points(), scheduler=address)
             assert "\n" not in str(error.value)
-        assert waited == ["10s", "10s"]
+        assert waited == ["10s"]
         assert not runs.exists()
+        # Whatever this process computes or writes afterwards must not ask that scheduler.
+        assert dask.base.get_scheduler() is None
+        with pytest.raises(ValueError, match="No global client"):
+            distributed.get_client()

@@ -156,12 +156,15 @@ def dask_client(workers: int | None, scheduler: str | None) -> Iterator[Any]:
     """
     import dask
     import distributed
+    from distributed.comm.addressing import get_address_host
 
     # dask.distributed has no type hints.
     Client: Any = distributed.Client
     LocalCluster: Any = distributed.LocalCluster
     if scheduler is not None:
         try:
+            # Of an address that it cannot read, a client would fail, and stay open as that of the process.
+            get_address_host(scheduler)
             client = Client(scheduler, timeout="10s")
         except (OSError, TimeoutError, ValueError) as error:
             raise InputError(
