@@ -123,7 +123,8 @@ def stored(name):
 #
 # The paper takes CIFs from the Crystallography Open Database and splits them by journal, which may well put one structure on both sides. Here crystals come from
 # tables of structure types of every system ({mod}`exitwave.specimens.structures`, {mod}`exitwave.specimens.prototypes`) and are split by *structure
-# type*: an unseen material is of a type that no network has met. {func}`exitwave.readers.cif.read_cif_folder` reads any folder of CIFs besides.
+# type*: an unseen material is of a type that no network has met. A folder of CIFs takes the place of the tables by `cifs=FOLDER`; there crystals of one space group and one ratio of elements
+# count as one type. Partial occupancies are kept. CIFs with hydrogen are left out, as in the paper's code, and so are those that cannot be read; the reasons are then shown here.
 
 # %%
 library = data_sets.library(parameters)
@@ -133,8 +134,19 @@ families = {
 }
 Markdown(
     f"{len(seen_crystals)} crystals of {len(families['seen'])} structure types to learn from; {len(unseen_crystals)} of "
-    f"{len(families['unseen'])} unseen types, those of Fig. 7 among them: rock salt, zincblende, diamond and Pb(Zr,Ti)O₃."
+    f"{len(families['unseen'])} unseen types."
+    + (
+        ""
+        if parameters.cifs
+        else " Those of Fig. 7 are unseen: rock salt, zincblende, diamond and Pb(Zr,Ti)O₃."
+    )
 )
+
+# %% tags=["hide-input"]
+left_out = data_sets.from_cifs(parameters)[1] if parameters.cifs else []
+Markdown(
+    "\n".join(["CIFs that were left out:", "", *(f"- {reason}" for reason in left_out)])
+) if left_out else None
 
 # %% tags=["hide-cell"]
 assert not families["seen"] & families["unseen"]
@@ -427,6 +439,23 @@ row(*(drawn.histograms(run, title) for title, run in there.items())) if there el
 # **Takeaway.** The paper's Fig. 5, the line at the 0.75 that it takes for random phases. Between 6% (restricted) and 59% (GAN) of the crops are beyond it.
 
 # %%
+clipped = stored("multi-n1-clipped")
+drawn.course(
+    {"nothing clipped": runs["many materials, n = 1"], "clipped": clipped}
+) if clipped is not None else None
+
+# %% [markdown]
+# **Takeaway.** The paper's Fig. 6, many materials and n = 1, with and without adaptive learning rate clipping. The moments of the code clip nothing in so few steps; with moments that losses really have, 4% of the losses are clipped, and errors of training are the same
+# to 0.002 in the end. As in the paper, clipping changes nothing. Dashed: errors of 48 crops of unseen materials, which fall alike.
+
+# %% tags=["hide-cell"]
+if clipped is not None:
+    ends = [float(run["learned"].mean("seed")[-1]) for run in (runs["many materials, n = 1"], clipped)]
+    assert abs(ends[0] - ends[1]) < 0.002, ends
+    assert float(runs["many materials, n = 1"]["capped"].max()) == 0
+    assert 0.04 < float(clipped["capped"].mean()) < 0.05, clipped["capped"]
+
+# %%
 figure_7 = runs["restricted, n = 3"]
 row(*drawn.examples(figure_7)) if figure_7 is not None else None
 
@@ -452,8 +481,9 @@ if timed is not None:
     display(
         Markdown(
             f"An image of 224 x 224 pixels takes the paper's generator ({float(timed['parameters'][0]) / 1e6:.0f} million weights) "
-            f"{float(timed['milliseconds'].mean()):.0f} ms on one core, and the compact one ({float(timed['compact_parameters'][0]) / 1e6:.1f} million) "
-            f"{float(timed['compact_milliseconds'].mean()):.0f} ms; the paper has 25 ms on a GPU."
+            f"{float(timed['milliseconds'].mean()):.0f} ms on one core, the compact one ({float(timed['compact_parameters'][0]) / 1e6:.1f} million) "
+            f"{float(timed['compact_milliseconds'].mean()):.0f} ms, and a released U-Net of the next section ({float(timed['released_parameters'][0]) / 1e6:.1f} million) "
+            f"{float(timed['released_milliseconds'].mean()):.0f} ms; the paper has 25 ms on a GPU."
         )
     )
 
@@ -537,6 +567,69 @@ if len(errors_of) == 4:
         worth = untold["materials_cyclic"].values - improved["materials_cyclic"].values
         assert worth.min() > 0.015, worth
         assert worth.max() < 0.03, worth
+
+# %% [markdown]
+# ### Why the errors are larger than the paper's
+#
+# Rows of Table 2 that miss the paper's errors are asked why, by trainings in which one thing is another: the gauge, the network, the steps. Here by the paper's own measure, in its numbers:
+
+# %%
+short = {n: stored(f"single-n{n}-short") for n in (1, 3)}
+gauged = stored("gauge-restricted-n3")
+Markdown(
+    beyond_figures.table(
+        [
+            ("restricted, n = 3 (paper: 0.123, -, 0.260)", stored("restricted-n3"), "error"),
+            ("the same, in the gauge", gauged, "error"),
+            ("U-Net, in the gauge", stored("untold-restricted-n3"), "error"),
+            ("U-Net, in the gauge, told", improved, "error"),
+            ("many materials, n = 3 (paper: 0.513, 0.717, 0.614)", stored("multi-n3"), "error"),
+            ("U-Net, in the gauge, told", many, "error"),
+            ("one material, n = 1 (paper: 0.135, 0.205, 0.708)", stored("single-n1"), "error"),
+            ("a quarter of the steps", short[1], "error"),
+            ("one material, n = 3 (paper: 0.190, 0.281, 0.768)", stored("single-n3"), "error"),
+            ("a quarter of the steps", short[3], "error"),
+        ],
+        "error of phase components",
+    )
+)
+
+# %%
+still_errors = {}
+for name in ("multi", "restricted"):
+    asked = parameters.changed(scope=name, n_terms=3, field=min(64, parameters.field))
+    some = [data_sets.draw(asked, len(unseen_crystals), "materials", i) for i in range(24)]
+    waves_asked = data_sets.waves_of(asked, unseen_crystals, some)
+    mean_phase = waves_asked.mean((1, 2)).angle()
+    phases_asked = waves_asked.angle()
+    for kind, angles in (("as it is", phases_asked), ("gauge", phases_asked - mean_phase[:, None, None])):
+        zero = judge.components(torch.zeros_like(angles))
+        still_errors[name, kind] = float(judge.component_error(zero, angles).mean())
+Markdown(
+    f"Whoever answers θ = 0 errs on {len(some)} waves of unseen materials by {still_errors['restricted', 'as it is']:.2f} (restricted) and "
+    f"{still_errors['multi', 'as it is']:.2f} (many materials); in the gauge, by {still_errors['restricted', 'gauge']:.2f} and {still_errors['multi', 'gauge']:.2f}."
+)
+
+# %% [markdown]
+# **Takeaway.** Much of the paper's measure is a global phase. In the gauge, where it is not asked for, the paper's network errs by 0.32 instead of 0.42 without knowing any more (its cyclic errors, above, are no better), and the U-Net by 0.23: on unseen materials less than the paper's 0.260, on unseen
+# transforms still nearly twice its 0.123. For many materials the U-Net is below all three numbers of the paper, but on unseen materials so is whoever answers 0 in that gauge. It is another measure there, and the rows of the ledger stay as they are.
+
+# %% tags=["hide-cell"]
+if parameters.scale == "workshop" and gauged is not None:
+    table_2 = {
+        name: {s: float(stored(name)[f"{s}_error"].mean()) for s in ("transforms", "parameters", "materials")}
+        for name in ("restricted-n3", "gauge-restricted-n3", "better-restricted-n3", "better-multi-n3")
+    }
+    for each in ("transforms", "materials"):
+        assert abs(table_2["restricted-n3"][each] - 0.42) < 0.01, table_2
+        assert abs(table_2["gauge-restricted-n3"][each] - 0.325) < 0.005, table_2
+        assert abs(table_2["better-restricted-n3"][each] - 0.235) < 0.01, table_2
+    assert table_2["better-restricted-n3"]["materials"] < 0.260, table_2
+    assert 1.7 < table_2["better-restricted-n3"]["transforms"] / 0.123 < 2, table_2
+    for each, paper in zip(table_2["better-multi-n3"].values(), (0.513, 0.717, 0.614), strict=True):
+        assert each < paper, table_2
+    assert still_errors["multi", "gauge"] < 0.614 < still_errors["multi", "as it is"], still_errors
+    assert still_errors["restricted", "gauge"] < 0.45 < still_errors["restricted", "as it is"], still_errors
 
 # %% [markdown]
 # ### From images

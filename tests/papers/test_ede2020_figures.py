@@ -46,9 +46,12 @@ def test_histograms_hold_every_crop(run):
 
 
 def test_a_course_is_the_mean_over_seeds(run):
-    [curve] = figures.course({"one": run, "none": None})
+    learned, judged = figures.course({"one": run, "none": None})
+    assert [learned.label, judged.label] == ["one, training", "one, unseen materials"]
+    assert learned.dimension_values(1) == pytest.approx(run["learned"].mean("seed").values)
     expected = run["course"].sel(set="materials").mean("seed").values
-    assert curve.dimension_values(1) == pytest.approx(expected)
+    assert judged.dimension_values(1) == pytest.approx(expected)
+    assert learned.dimension_values(0)[-1] == judged.dimension_values(0)[-1]
 
 
 def test_examples_are_three_images_of_each_crystal(run):

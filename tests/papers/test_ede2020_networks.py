@@ -6,6 +6,7 @@ import torch
 
 from exitwave.chapters.train import points_of
 from exitwave.errors import InputError
+from exitwave.networks.released import load_released
 from exitwave.networks.training import Training
 from exitwave.papers.ede2020 import data, judge, prediction, training
 from exitwave.papers.ede2020.parameters import Parameters
@@ -121,6 +122,13 @@ class TestPrediction:
         found = prediction.live(SMOKE)
         assert float(found["parameters"]) > 1000 * float(found["compact_parameters"])
         assert float(found["milliseconds"]) > float(found["compact_milliseconds"]) > 0
+        assert "released_milliseconds" not in found
+
+    def test_the_released_network_is_timed_beside_them(self):
+        found = prediction.live(SMOKE.changed(network="better-restricted-n3"))
+        weights = load_released("ede2020", "better-restricted-n3", 0).parameters()
+        assert int(found["released_parameters"]) == sum(each.numel() for each in weights)
+        assert 0 < float(found["released_milliseconds"]) < float(found["milliseconds"])
 
 
 class TestRuns:

@@ -93,16 +93,23 @@ def histograms(run: xr.Dataset, title: str = "") -> Any:
 
 
 def course(runs: Mapping[str, xr.Dataset | None], unseen: str = "materials") -> Any:
-    """Draw how the error of an unseen set falls during training, means over seeds (Fig. 6)."""
+    """Draw how the error falls in training (Fig. 6) and, dashed, that of an unseen set; means over seeds."""
     import holoviews as hv
 
     drawn = []
     for (title, run), colour in zip(runs.items(), _COLOURS, strict=False):
-        if run is not None:
-            values = run["course"].sel(set=unseen).mean("seed").values
-            curve = hv.Curve((run["epoch"].values, values), "epoch", "error of phase components", label=title)
-            drawn.append(curve.opts(color=colour))
-    return hv.Overlay(drawn).opts(legend_position="bottom")
+        if run is None:
+            continue
+        learned = run["learned"].mean("seed").values
+        judged = run["course"].sel(set=unseen).mean("seed").values
+        validated = np.atleast_2d(run["epoch"].values)[0]
+        for epochs, values, text, dash in (
+            (np.arange(1, len(learned) + 1), learned, "training", "solid"),
+            (validated, judged, _TITLES[unseen], "dashed"),
+        ):
+            curve = hv.Curve((epochs, values), "epoch", "error of phase components", label=f"{title}, {text}")
+            drawn.append(curve.opts(color=colour, line_dash=dash))
+    return hv.Overlay(drawn).opts(legend_position="bottom", legend_cols=1)
 
 
 def examples(run: xr.Dataset) -> list[Any]:

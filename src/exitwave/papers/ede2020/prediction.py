@@ -14,13 +14,15 @@ from exitwave import records
 from exitwave.networks.layers import count_parameters
 from exitwave.networks.oneshot import OneShot
 from exitwave.networks.oneshot_tasks import Direct
+from exitwave.networks.released import load_released
 from exitwave.networks.training import Training
 from exitwave.networks.weights import save_weights
 from exitwave.papers.ede2020 import judge
-from exitwave.papers.ede2020.data import SHOWN, library, load, partition
+from exitwave.papers.ede2020.data import SHOWN, VOLTAGES, library, load, partition
 from exitwave.papers.ede2020.parameters import Parameters
 from exitwave.papers.ede2020.training import Crops, build, predict, train, unseen_crops
 from exitwave.papers.quantities import quantity
+from exitwave.retrieve.one_shot import SAMPLING, conditions_of
 
 _PLAIN = Training()
 # Crops of a set that are judged during training.
@@ -93,23 +95,31 @@ _SIZE = 224
 
 
 def live(parameters: Parameters, device: str = "cpu") -> xr.Dataset:
-    """Time the paper's generator and the compact one on single images of 224 x 224 pixels.
+    """Time the paper's generator, the compact one and a released network on images of 224 x 224 pixels.
 
     Returns
     -------
     xarray.Dataset
-        ``milliseconds`` and ``parameters`` of the paper's, ``compact_milliseconds`` and
-        ``compact_parameters`` of that of the parameters; medians.
+        Medians over single images, ``milliseconds``, and ``parameters`` of the paper's generator;
+        ``compact_milliseconds`` and ``compact_parameters`` of that of the parameters;
+        ``released_milliseconds`` and ``released_parameters`` of the released network of the run and the
+        seed that the parameters name, if they name a run.
     """
     result = xr.Dataset()
     image = torch.rand(1, 1, _SIZE, _SIZE, generator=torch.Generator().manual_seed(parameters.seed)) + 0.5
-    for prefix, network in (("", OneShot()), ("compact_", build(parameters))):
+    timed: dict[str, nn.Module] = {"": OneShot(), "compact_": build(parameters)}
+    if parameters.network:
+        # Those of workshop scale come with the project.
+        timed["released_"] = load_released("ede2020", parameters.network, parameters.seed)
+    known = conditions_of(VOLTAGES[1], sum(parameters.ranges.depth) / 2, SAMPLING)[None].to(device)
+    for prefix, network in timed.items():
         network = network.eval().to(device)
+        more = (known,) if prefix == "released_" else ()
         seconds = []
         with torch.no_grad():
             for _ in range(_TIMED + 2):
                 begin = time.perf_counter()
-                network(image.to(device)).cpu()
+                network(image.to(device), *more).cpu()
                 seconds.append(time.perf_counter() - begin)
         median = 1000 * float(np.median(seconds[2:]))
         result[f"{prefix}milliseconds"] = quantity(median, "ms", "time of an image of 224 x 224 pixels")
