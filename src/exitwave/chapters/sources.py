@@ -11,7 +11,6 @@ import ast
 import hashlib
 import importlib.util
 from collections.abc import Callable, Iterator
-from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ _Symbol = tuple[str, str | None]  # module and name in it; None for the module a
 
 
 class _Module:
-    """The top-level definitions and imported names of one source file."""
+    """The top-level definitions and imported names of one source file, read once."""
 
     def __init__(self, name: str) -> None:
         spec = importlib.util.find_spec(name)
@@ -34,10 +33,20 @@ class _Module:
         self.name = name
         self.definitions: dict[str, list[ast.stmt]] = {}
         self.imports: dict[str, _Symbol] = {}
+        self._followed: dict[str, tuple[str, list[_Symbol]]] = {}
         for statement in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
             self.imports |= _imports(statement)
             for target in _targets(statement):
                 self.definitions.setdefault(target, []).append(statement)
+
+    def follow(self, symbol: str) -> tuple[str, list[_Symbol]]:
+        """Return the syntax tree of a definition and the symbols that it uses, found once for all runs."""
+        if symbol not in self._followed:
+            statements = self.definitions[symbol]
+            # Before they are stripped, where they stand.
+            used = [use for each in statements for use in _uses(each, self)]
+            self._followed[symbol] = "".join(f"{_canonical(_Strip().visit(s))}\n" for s in statements), used
+        return self._followed[symbol]
 
 
 @cache
@@ -147,11 +156,8 @@ def closure(function: Callable[..., Any]) -> dict[str, str]:
         key = f"{name}:{symbol}"
         if key in seen:
             continue
-        seen[key] = ""
-        for statement in module.definitions[symbol]:
-            used = list(_uses(statement, module))
-            seen[key] += _canonical(_Strip().visit(deepcopy(statement))) + "\n"
-            todo += [use for use in used if f"{use[0]}:{use[1]}" not in seen]
+        seen[key], used = module.follow(symbol)
+        todo += [use for use in used if f"{use[0]}:{use[1]}" not in seen]
     return seen
 
 
