@@ -335,7 +335,7 @@ class TestDisplacements:
         assert 2 * math.pi * np.abs(found["shift"] - np.array(SHIFT)).max() < QUARTER
 
     def test_a_doubt_is_told(self, series, monkeypatch):
-        doubtful = Alignment(torch.zeros(3, 2, dtype=torch.float64), {2: (3.14, -0.04)})
+        doubtful = Alignment(torch.zeros(3, 2, dtype=torch.float64), {2: (3.14, -0.04)}, 1.0)
         monkeypatch.setattr(exit_wave, "align", lambda *_, **__: doubtful)
         told = []
         found = exit_wave.retrieve(
@@ -539,6 +539,16 @@ class TestCommand:
             "exitwave: warning: defocus +1.2 nm looks off by a factor of ten, +12 nm explains"
         )
         assert records.load("out.nc").attrs["warning"] in line
+
+    def test_wrong_order(self, call):
+        given = ["--no-preview", "--iterations", 2, "--method", "gerchberg-saxton"]
+        status, _, errors = call(*given, defocus="7nm,2nm,12nm")
+        assert status == 0
+        warning = (
+            "exitwave: warning: atoms explain the images better with image 1 at +2 nm, image 2 at +7 nm:"
+        )
+        assert errors.splitlines()[0].startswith(warning)
+        assert "check the order of the defoci, and of the files" in records.load("out.nc").attrs["warning"]
 
     @pytest.mark.parametrize(
         ("given", "named"),

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exitwave.errors import InputError
-from exitwave.retrieve.alignment import align, coarser, correlations
+from exitwave.retrieve import wave_plausibility
+from exitwave.retrieve.alignment import Alignment, align, coarser, correlations
 from exitwave.retrieve.lens import FreeLens, Lens
-from exitwave.retrieve.wave_plausibility import check_sign, check_unit
+from exitwave.retrieve.wave_plausibility import check_order, check_sign, check_unit
 from exitwave.simulate import imaging
 from exitwave.simulate.exit_waves import Multislice, simulate
 from exitwave.specimens import flakes, layers
@@ -158,6 +159,7 @@ class TestDefoci:
         images, microscope = exposed(flake, DEFOCUS)
         assert check_unit(images, microscope, dose=DOSE) is None
         assert check_sign(images, microscope, dose=DOSE, periodic=True) is None
+        assert check_order(images, microscope, dose=DOSE, periodic=True) is None
 
     @pytest.mark.parametrize(
         ("factor", "named"),
@@ -188,7 +190,36 @@ class TestDefoci:
         told = check_sign(images, turned, dose=DOSE, periodic=True)
         assert "underfocus is positive" in told
 
+    def test_another_order_of_displaced_images(self, flake):
+        images, microscope = exposed(flake, DEFOCUS, ((0.0, 0.0), (1.3, -0.8), (-0.7, 1.1)))
+        assert check_order(images, microscope, dose=DOSE) is None
+        mixed = replace(microscope, defocus=microscope.defocus[[0, 2, 1]])
+        told = check_order(images, mixed, dose=DOSE)
+        assert told == (
+            "atoms explain the images better with image 2 at +7 nm, image 3 at +12 nm: check the order of "
+            "the defoci, and of the files"
+        )
+
+    def test_the_reverse_order(self, flake):
+        images, microscope = exposed(flake, DEFOCUS[::2])
+        told = check_order(images, replace(microscope, defocus=microscope.defocus.flip(0)), dose=DOSE)
+        assert "reverse order" in told
+        assert "\n" not in told
+
+    def test_of_many_images_a_few_are_looked_at(self, flake, monkeypatch):
+        images, microscope = exposed(flake, tuple(range(20, 130, 10)))
+        seen = []
+
+        def look(part, lens, **_):
+            seen.append((len(part), lens.defocus.tolist()))
+            return Alignment(torch.zeros(len(part), 2), {}, 1.0)
+
+        monkeypatch.setattr(wave_plausibility, "align", look)
+        assert check_order(images, microscope, dose=DOSE) is None
+        assert seen == [(3, [30.0, 70.0, 110.0])]
+
     def test_one_image_tells_nothing(self, flake):
         images, microscope = exposed(flake, (20.0,))
         assert check_unit(images, microscope, dose=DOSE) is None
         assert check_sign(images, microscope, dose=DOSE) is None
+        assert check_order(images, microscope, dose=DOSE) is None

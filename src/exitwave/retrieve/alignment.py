@@ -52,10 +52,13 @@ class Alignment:
         (y, x) against the first image, Å, positive towards larger indices.
     doubt : dict of int to (float, float)
         Of an image (from 0), by how much its displacement may differ from what was found, (y, x), Å.
+    deviance : float
+        Of all images from the last fit, over their noise: 1 if nothing but noise is left.
     """
 
     shift: Tensor
     doubt: dict[int, tuple[float, float]]
+    deviance: float
 
 
 def align(images: Tensor, lens: Lens, *, dose: float, periodic: bool = False) -> Alignment:
@@ -87,7 +90,7 @@ def align(images: Tensor, lens: Lens, *, dose: float, periodic: bool = False) ->
     """
     small, coarse, counted = coarser(images, lens, dose)
     chain = _Chain(small, replace(coarse, shift=None), counted, periodic)
-    shift = chain.run()
+    shift, deviance = chain.run()
     for i, (y, x) in enumerate((shift / lens.sampling).tolist()):
         if abs(y) > LARGEST * images.shape[-2] or abs(x) > LARGEST * images.shape[-1]:
             raise InputError(
@@ -95,7 +98,7 @@ def align(images: Tensor, lens: Lens, *, dose: float, periodic: bool = False) ->
                 f"({y:.0f}, {x:.0f}) of {tuple(images.shape[-2:])} pixels, more than a quarter of the field: "
                 "check the defoci, align and crop the images before, or use register=False"
             )
-    return Alignment(shift, chain.doubt)
+    return Alignment(shift, chain.doubt, deviance)
 
 
 class _Chain:
@@ -110,12 +113,12 @@ class _Chain:
         self.shift = torch.zeros(len(images), 2, dtype=torch.float64)
         self.doubt: dict[int, tuple[float, float]] = {}
 
-    def run(self) -> Tensor:
-        """Return the displacements against the first image."""
+    def run(self) -> tuple[Tensor, float]:
+        """Return the displacements against the first image, and the mean deviance of the last fit."""
         fit = self._fit(self.order[:1], self.shift[self.order[:1]], self.lens, _FIRST)
         for i in range(1, len(self.order)):
             fit = self._add(self.order[: i + 1], fit)
-        return self.shift - self.shift[0]
+        return self.shift - self.shift[0], float(fit.deviance.mean())
 
     def _fit(self, used: list[int], shift: Tensor, found: Lens, evaluations: int) -> Fit:
         free = ("astigmatism", "coma", "shift")[: 2 if len(used) == 1 else 3]

@@ -16,7 +16,7 @@ from exitwave.retrieve import focal_series, gerchberg_saxton, learned
 from exitwave.retrieve.alignment import align
 from exitwave.retrieve.focal_series import Fit
 from exitwave.retrieve.lens import FREE, FreeLens, Lens
-from exitwave.retrieve.wave_plausibility import check_sign, check_unit
+from exitwave.retrieve.wave_plausibility import check_order, check_sign, check_unit
 from exitwave.retrieve.wave_record import describe
 from exitwave.retrieve.wave_record import unexplained as unexplained
 from exitwave.retrieve.wave_series import WaveSeries, read_series
@@ -206,7 +206,10 @@ def retrieve(
             warn(text)
 
     read = _read(record, chosen, tell)
-    doubt = check_unit(read.sharp()[0], read.lens, dose=read.dose)
+    images, dose = read.sharp()[0], read.dose
+    doubt = check_unit(images, read.lens, dose=dose)
+    if doubt is None:
+        doubt = check_order(images, read.lens, dose=dose, periodic=chosen.margin == 0)
     if doubt is not None:  # nothing below can be right
         tell(doubt)
     given = _aligned(read, chosen, tell)
