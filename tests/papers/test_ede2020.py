@@ -249,3 +249,12 @@ class TestStudies:
         assert float(found["thin_correlation"]) > 0.99
         assert float(found["thick_correlation"]) < 0.9
         assert float(found["fine_error"]) < 0.1 < float(found["coarse_error"])
+
+    def test_eq_1_with_the_best_phase_is_never_worse_and_lasts_longer(self):
+        found = baselines.equations(SMOKE)
+        plain, turned = (found[f"{name}_correlation"].values for name in ("potential", "turned"))
+        assert (turned >= np.abs(plain) - 1e-6).all()
+        assert (turned <= 1).all()
+        # The weak phase object turns its sign at 100 Å, Eq. 1 does not.
+        assert plain.min() < -0.9
+        assert turned.min() > 0.9

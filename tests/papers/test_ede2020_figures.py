@@ -69,7 +69,8 @@ def test_examples_are_three_images_of_each_crystal(run):
 def test_equations_and_residuals_are_drawn_from_their_runs():
     used = xr.concat([baselines.equations(SMOKE)], "seed")
     one, two = figures.equations(used)
-    assert one.dimension_values(1) == pytest.approx(used["potential_correlation"].values[0])
+    for curve, name in zip(one, ("potential_correlation", "turned_correlation"), strict=True):
+        assert curve.dimension_values(1) == pytest.approx(used[name].values[0])
     assert two.dimension_values(0) == pytest.approx(used["pixel"].values)
     series = xr.concat([baselines.focal_series(SMOKE)], "seed")
     fall, base = figures.residual(series)

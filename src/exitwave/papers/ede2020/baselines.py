@@ -206,8 +206,9 @@ def equations(parameters: Parameters, device: str = "cpu") -> xr.Dataset:
     -------
     xarray.Dataset
         ``potential_correlation`` (``depth``) of Eq. 1, as a weak phase object, with the projected
-        potential within the band, and ``potential_ratio``, the factor between them; ``pixel_error``
-        (``pixel``) of Eq. 26. Of the thinnest and the thickest: ``thin_correlation``,
+        potential within the band, and ``potential_ratio``, the factor between them;
+        ``turned_correlation``, with the φ of Eq. 1 that fits the potential best, which one must know it
+        for; ``pixel_error`` (``pixel``) of Eq. 26. Of the thinnest and the thickest: ``thin_correlation``,
         ``thick_correlation``; of pixels of 0.1 and 0.8 Å: ``fine_error``, ``coarse_error``.
     """
     name, family = (("NaCl", "rock salt"), ("CdTe", "zincblende"), ("Si", "diamond"))[parameters.seed % 3]
@@ -223,12 +224,18 @@ def equations(parameters: Parameters, device: str = "cpu") -> xr.Dataset:
     frequencies = frequencies_of(slab, shape)
     inside = frequencies.square().sum(-1) <= limit**2
     truth = Beams(spectrum[inside], frequencies[inside]).image(64, sampling).real
-    correlation, ratio = [], []
+    correlation, ratio, turned = [], [], []
+    level = truth - truth.mean()
     for beams, depth in zip(waves, _DEPTHS, strict=True):
-        found = two_beam_potential(beams.image(64, sampling), energy, depth).double()
-        level = truth - truth.mean()
+        image = beams.image(64, sampling)
+        found = two_beam_potential(image, energy, depth).double()
         correlation.append(float((found * level).sum() / (found.norm() * level.norm())))
         ratio.append(float((found * level).sum() / level.square().sum()))
+        # Of any φ it is a sum of these two; what fits best is theirs by least squares.
+        quarter = two_beam_potential(image, energy, depth, phase=math.pi / 2).double()
+        both = torch.stack([found.flatten(), quarter.flatten()], 1)
+        best = both @ torch.linalg.lstsq(both, level.flatten()[:, None].double()).solution[:, 0]
+        turned.append(float((best * level.flatten()).sum() / (best.norm() * level.norm())))
     errors = []
     for pixel in _CAMERA:
         size, step, origin = supports(40, pixel, _FINER)
@@ -238,6 +245,7 @@ def equations(parameters: Parameters, device: str = "cpu") -> xr.Dataset:
         {
             "potential_correlation": quantity(correlation, "1", "of Eq. 1 with the potential", dims),
             "potential_ratio": quantity(ratio, "1", "Eq. 1 over the potential", dims),
+            "turned_correlation": quantity(turned, "1", "of Eq. 1 with the best φ", dims),
             "pixel_error": quantity(errors, "1", "rms error of Eq. 26 over the mean", ("pixel",)),
             "thin_correlation": quantity(correlation[0], "1", "of Eq. 1 at 10 Å"),
             "thick_correlation": quantity(correlation[-1], "1", "of Eq. 1 at 400 Å"),

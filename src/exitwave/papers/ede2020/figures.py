@@ -126,15 +126,21 @@ def examples(run: xr.Dataset) -> list[Any]:
 
 
 def equations(run: xr.Dataset) -> list[Any]:
-    """Draw how Eq. 1 fails with thickness and Eq. 26 with the size of pixels; means over crystals."""
+    """Draw what Eq. 1 makes of thickness, and Eq. 26 of the size of pixels; means over crystals."""
     import holoviews as hv
 
     depth, pixel = (run[name].values for name in ("depth", "pixel"))
-    alike = run["potential_correlation"].mean("seed").values
-    one = hv.Curve((depth, alike), "thickness (Å)", "correlation with potential")
+    drawn = []
+    for name, title, colour in (
+        ("potential_correlation", "as a weak phase object", _COLOURS[0]),
+        ("turned_correlation", "with the best φ", _COLOURS[2]),
+    ):
+        values = run[name].mean("seed").values
+        one = hv.Curve((depth, values), "thickness (Å)", "correlation with potential", label=title)
+        drawn.append(one.opts(logx=True, xticks=_plain(depth), color=colour))
     two = hv.Curve((pixel, run["pixel_error"].mean("seed").values), "camera pixel (Å)", "error of Eq. 26")
     return [
-        one.opts(logx=True, xticks=_plain(depth), color=_COLOURS[0], title="Eq. 1, as a weak phase object"),
+        hv.Overlay(drawn).opts(title="Eq. 1", legend_position="bottom"),
         two.opts(logx=True, xticks=_plain(pixel), color=_COLOURS[1], title="Eq. 26"),
     ]
 
