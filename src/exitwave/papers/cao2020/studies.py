@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import xarray as xr
 
+from exitwave.papers.cao2020.head_start import head_start
 from exitwave.papers.cao2020.transfer import transfer
 
-STUDIES: dict[str, Callable[..., xr.Dataset]] = {"transfer": transfer}
+STUDIES: dict[str, Callable[..., xr.Dataset]] = {"transfer": transfer, "head_start": head_start}
