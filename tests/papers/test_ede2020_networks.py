@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from exitwave.chapters.train import points_of
+from exitwave.chapters.train import points_of, runs_with
 from exitwave.errors import InputError
 from exitwave.networks.released import load_released
 from exitwave.networks.training import Training
@@ -144,6 +144,13 @@ class TestRuns:
             assert settings["scope"] in row.id
             assert (settings.get("method") == "gan") == row.id.endswith("gan")
             assert len(row.quantities) == len(row.values)
+
+    def test_the_restricted_scope_is_chosen_by_its_parameters(self):
+        """As ``exitwave train ede2020 --scope restricted --n-terms 3 --scale gpu`` does."""
+        found = runs_with("ede2020", "gpu", {"scope": "restricted", "n_terms": 3}, ())
+        assert found[0] == "restricted-n3"
+        assert {"better-restricted-n3", "gauge-restricted-n3"} <= set(found)
+        assert not any("multi" in name or "single" in name or "sharded" in name for name in found)
 
     def test_scope_and_terms_can_be_given(self):
         points = points_of(
