@@ -5,11 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
-from exitwave.papers.cao2020 import head_start, methods, scene
+from exitwave.papers.cao2020 import figures, head_start, methods, scene
 from exitwave.papers.cao2020.judge import judge
 from exitwave.papers.cao2020.parameters import Parameters
 from exitwave.papers.cao2020.transfer import unseen_region
+from exitwave.papers.figures import setup
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -79,3 +81,13 @@ def test_the_study(monkeypatch):
         assert math.isnan(found) or float(result["error"].sel(start=name, epoch=int(found))) <= wanted
     for each in result.variables.values():
         assert "units" in each.attrs
+    setup()
+    two = xr.concat([result, result], xr.Variable("seed", [0, 1]))
+    overlay = figures.from_starts(two, "error", "phase error (rad)")
+    curves = {each.label: each for each in overlay if each.label}
+    assert list(curves) == [
+        f"from {each}" for each in ("empty", "integrated centre of mass", "linear model", "4D convolutions")
+    ]
+    np.testing.assert_allclose(
+        curves["from linear model"].dimension_values(1), result["error"].sel(start="linear")
+    )

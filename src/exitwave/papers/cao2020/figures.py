@@ -142,6 +142,22 @@ def masks(run: xr.Dataset, bright: float, kind: str = "effect", label: str = "ef
     return hv.Overlay([*curves, *lines]).opts(legend_position="bottom", legend_cols=3)
 
 
+def from_starts(run: xr.Dataset, kind: str, label: str) -> Any:
+    """Draw a quantity of ptychography over its epochs for each start, one point a seed, a line of means."""
+    import holoviews as hv
+
+    axes = "epochs of ptychography", label
+    drawn = []
+    for start in run["start"].values:
+        values, name = run[kind].sel(start=start), "empty" if start == "empty" else NAMES[start]
+        colour = _COLOURS["label" if start == "empty" else start]
+        means = values.mean("seed").values
+        drawn.append(hv.Curve((run["epoch"].values, means), *axes, label=f"from {name}").opts(color=colour))
+        points = [(x, float(y)) for x in run["epoch"].values for y in values.sel(epoch=x).values]
+        drawn.append(hv.Scatter(points, *axes).opts(color=colour))
+    return hv.Overlay(drawn).opts(legend_position="bottom", legend_cols=1)
+
+
 def over_thickness(run: xr.Dataset, kind: str, label: str) -> Any:
     """Draw a quantity of each method over the thickness of PrScO3, means over seeds."""
     import holoviews as hv
