@@ -5,8 +5,8 @@ and the rate of the peer, the best of six pairs of rate and batch that were trie
 error of about 0.03 in the scanned field; the object begins with one of 0.5. The peer is quantem (MIT):
 ``pip install quantem==0.1.10``, in the same environment or, for its many requirements, in one of its own into
 which this package is installed too. It takes part where it can be imported. On one thread of a busy machine
-this package took 4.0 s to an error of 0.025, quantem 21 s to 0.031 (torch 2.13, once each). ptyrad has not been
-tried.
+this package took 4.0 s to an error of 0.025 (mean of three), quantem 21 s to one of 0.031 (once). ptyrad has
+not been tried.
 """
 
 import pytest
