@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from exitwave.cli.options import err
 from exitwave.errors import InputError
@@ -18,9 +18,10 @@ _CONVERGED = 0.01
 
 
 def lacbed_record(
-    structure: Path, *, energy: str, thickness: list[str], zone: str, pixels: int, half_angle: str | None,
-    disks: list[str], rule: str, limit: float, layers: int, absorption: str, fraction: float,
-    debye_waller: float | None, factors: str, solver: str, double: bool, device: str,
+    structure: Path, *, energy: str, thickness: list[str], zone: str, pixels: int,
+    half_angle: str | None, per_vector: int | None, disks: list[str], rule: str, limit: float,
+    layers: int, absorption: str, fraction: float, debye_waller: float | None,
+    factors: str, solver: str, double: bool, device: str,
 ) -> xr.Dataset:  # fmt: skip
     """Return the record of the disks that the options ask for, with its provenance.
 
@@ -46,24 +47,45 @@ def lacbed_record(
         crystal = crystal.with_debye_waller(debye_waller, only_missing=True)
     depths = [depth for text in thickness for depth in _lengths(text, "thickness")]
     wanted = [_indices(each, "disk") for each in disks]
-    geometry = lacbed.Geometry(
-        quantity(energy, "eV", "energy"), _indices(zone, "zone axis"),
-        None if half_angle is None else quantity(half_angle, "rad", "half angle"), pixels,
-    )  # fmt: skip
-    beams = lacbed.Beams(rule, limit=limit, layers=layers)  # type: ignore[arg-type]
+    field = {
+        "energy": quantity(energy, "eV", "energy"),
+        "zone": _indices(zone, "zone axis"),
+        "half_angle": None if half_angle is None else quantity(half_angle, "rad", "half angle"),
+        "pixels": pixels,
+    }
+    dtype = torch.float64 if double else torch.float32
     with Progress(console=err, disable=not err.is_terminal) as bar:
         task = bar.add_task(crystal.name, total=None)
-        pattern = lacbed.simulate(
-            crystal, depths, geometry, beams, disks=wanted,
-            absorption=lacbed.Absorption(absorption, fraction),  # type: ignore[arg-type]
-            table=factors, solver=solver, dtype=torch.float64 if double else torch.float32, device=device,  # type: ignore[arg-type]
-            report=lambda done, total: bar.update(task, completed=done, total=total),
-        )  # fmt: skip
+        how: dict[str, Any] = {
+            "disks": wanted, "table": factors, "dtype": dtype, "device": device,
+            "report": lambda done, total: bar.update(task, completed=done, total=total),
+        }  # fmt: skip
+        geometry: lacbed.Geometry
+        if per_vector is None:
+            geometry = lacbed.Geometry(**field)  # type: ignore[arg-type]
+            beams = lacbed.Beams(rule, limit=limit, layers=layers)  # type: ignore[arg-type]
+            pattern = lacbed.simulate(
+                crystal, depths, geometry, beams, solver=solver,  # type: ignore[arg-type]
+                absorption=lacbed.Absorption(absorption, fraction), **how,  # type: ignore[arg-type]
+            )  # fmt: skip
+        else:
+            for name, value, only in (
+                ("rule", rule, "resolution"), ("layers", layers, 0), ("absorption", absorption, "none"),
+                ("solver", solver, "auto"),
+            ):  # fmt: skip
+                if value != only:
+                    raise InputError(
+                        f"--{name} {value} does not go with --per-vector, which shares diagonalisations: "
+                        "leave one of the two out"
+                    )
+            geometry = lacbed.PeriodicGeometry(**field, per_vector=per_vector)  # type: ignore[arg-type]
+            pattern = lacbed.simulate_folded(crystal, depths, geometry, limit, **how)
     made = records.provenance(
         records.command_line(), device=device,
         parameters={
             "structure": structure.name, "energy": geometry.energy, "thickness": depths,
             "zone": list(geometry.zone), "pixels": pixels, "half_angle": geometry.half_angle,
+            "per_vector": per_vector,
             "disks": [list(disk) for disk in wanted], "rule": rule, "limit": limit, "layers": layers,
             "absorption": absorption, "fraction": fraction, "debye_waller": debye_waller,
             "factors": factors, "solver": solver, "double": double,

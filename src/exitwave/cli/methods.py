@@ -49,6 +49,14 @@ def simulate_lacbed(
     half_angle: Annotated[
         str | None, typer.Option(help="Half width of the field; default: 0.21 rad over a in Å.")
     ] = None,
+    per_vector: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Pixels a reciprocal vector, in place of a half width; 8 is a good number. All tilts that "
+            "differ by such vectors then share a diagonalisation: seconds where it would be a minute.",
+        ),
+    ] = None,
     disk: Annotated[
         list[str] | None, typer.Option(help="Beam h k l whose disk is wanted; may be repeated.")
     ] = None,
@@ -71,9 +79,9 @@ def simulate_lacbed(
 
     record = crystals.lacbed_record(
         structure, energy=energy, thickness=thickness or ["500"], zone=zone, pixels=pixels,
-        half_angle=half_angle, disks=disk or ["0 0 0"], rule=rule, limit=limit, layers=layers,
-        absorption=absorption, fraction=fraction, debye_waller=debye_waller, factors=factors, solver=solver,
-        double=double, device=device,
+        half_angle=half_angle, per_vector=per_vector, disks=disk or ["0 0 0"], rule=rule,
+        limit=limit, layers=layers, absorption=absorption, fraction=fraction, debye_waller=debye_waller,
+        factors=factors, solver=solver, double=double, device=device,
     )  # fmt: skip
     out.print(str(records.save(record, output)))
     out.print("\n".join(crystals.report(record)), markup=False)

@@ -2,6 +2,7 @@
 
 from exitwave.simulate.lacbed.beams import Beams, Geometry, select_beams
 from exitwave.simulate.lacbed.disks import Pattern, record, simulate
+from exitwave.simulate.lacbed.folded import PeriodicGeometry, simulate_folded
 from exitwave.simulate.lacbed.potential import Absorption, potential_coefficients, structure_factors
 
 __all__ = [
@@ -9,9 +10,11 @@ __all__ = [
     "Beams",
     "Geometry",
     "Pattern",
+    "PeriodicGeometry",
     "potential_coefficients",
     "record",
     "select_beams",
     "simulate",
+    "simulate_folded",
     "structure_factors",
 ]
