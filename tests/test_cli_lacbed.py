@@ -57,6 +57,42 @@ def simulated(call, *arguments):
     return records.load("out.nc"), lines
 
 
+class TestSharedDiagonalisations:
+    def test_record(self, call):
+        record, lines = simulated(
+            call, "--per-vector", "4", "--pixels", "8", "--limit", "1.5", "--thickness", "500,1000"
+        )
+        records.validate(record, "lacbed")
+        assert record.attrs["solver"] == "folded"
+        step = np.diff(np.sin(record["tilt_x"].values) / optics.wavelength(200e3))
+        np.testing.assert_allclose(step, 1 / (4 * A), rtol=1e-9)
+        assert float(record["solver_error"].max()) < 1e-3
+        assert "folded" in lines[0]
+
+    def test_disks(self, call):
+        record, _ = simulated(
+            call, "--per-vector", "2", "--pixels", "4", "--limit", "1", "--disk", "0 0 0", "--disk", "1 0 0"
+        )
+        assert record.attrs["layout"] == "lacbed_disks"
+        assert float(record["intensity"].min()) >= 0
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (("--half-angle", "0.05"), "half angle and pixels a reciprocal vector exclude one another"),
+            (("--rule", "felix"), "--rule felix does not go with --per-vector"),
+            (("--layers", "1"), "--layers 1 does not go with --per-vector"),
+            (("--absorption", "einstein"), "--absorption einstein does not go with --per-vector"),
+            (("--solver", "diagonalise"), "--solver diagonalise does not go with --per-vector"),
+        ],
+    )
+    def test_what_cannot_be_shared(self, call, here, arguments, words):
+        status, _, errors = call("--per-vector", "4", *arguments)
+        assert status == 2
+        assert words in errors.replace("\n", " ")
+        assert not (here / "out.nc").exists()
+
+
 def five_disks():
     return [text for disk in ("0 0 0", "1 0 0", "-1 0 0", "0,1,0", "0,-1,0") for text in ("--disk", disk)]
 

@@ -5,7 +5,7 @@ import pytest
 from exitwave import records
 from exitwave.chapters.points import Point
 from exitwave.chapters.reproduce import _collect
-from exitwave.papers.webb2025 import patterns, variation
+from exitwave.papers.webb2025 import converged, patterns, variation
 from exitwave.papers.webb2025.parameters import Parameters
 from exitwave.specimens.crystals import to_table
 from exitwave.specimens.prototypes import known_crystals
@@ -20,6 +20,8 @@ def data(tmp_path_factory):
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setattr(patterns, "PIXELS", 32)
         patch.setattr(variation, "_BEAMS", 49)
+        for name, value in (("PIXELS", 32), ("_VECTORS", 4), ("_LIMIT", 1.0)):
+            patch.setattr(converged, name, value)
         crystals = [c for c in known_crystals() if len(c.numbers) <= 8 and c.prototype != "simple cubic"]
         small = sorted(crystals, key=lambda c: c.lattice_parameter)
         chosen = [*small[:19], next(c for c in small[19:] if c.setting == "2")]
@@ -28,6 +30,7 @@ def data(tmp_path_factory):
             ("crystals", None, 1),
             ("felix", patterns.patterns, 2),
             ("dark", variation.dark_field, 2),
+            ("converged", converged.converged_patterns, 2),
         ):
             version = {} if study is None else {"version": name, "reads": "crystals"}
             settings_ = {"crystals": 20, "shard": 10, "pixels": 32} | version
