@@ -255,6 +255,13 @@ if folding is not None:
 # **Takeaway.** Of the paper's four orders of magnitude one at most is left, with the exact calculation on one thread of a processor, for
 # four thicknesses against one, and with an error far below that of the beams that the paper speaks of. The field is then as wide as
 # the lattice has it, here 0.2006 rad Å over a, not 0.21. Data: {download}`folding <../data/webb2025/workshop/folding.nc>`.
+
+# %%
+figures.costs(folding) if folding is not None else None
+
+# %% [markdown]
+# **Takeaway.** What each costs against the edge of a primitive cubic cell. Beams grow as its square, a diagonalisation as the cube of
+# their number; a network costs the same for all. For large cells it keeps its orders of magnitude.
 #
 # ## Is it right?
 #

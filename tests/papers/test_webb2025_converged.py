@@ -5,6 +5,7 @@ import pytest
 
 from exitwave import records
 from exitwave.errors import InputError
+from exitwave.networks.pix2pix import GlobalGenerator
 from exitwave.papers.webb2025 import converged, folding, patterns, training
 from exitwave.simulate import lacbed
 
@@ -59,10 +60,20 @@ def test_what_is_not_stored_is_refused(data, changed, named):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_folding_is_judged_against_many_beams(data, monkeypatch):
-    for name, value in (("_LIMIT", 1.0), ("_REFERENCE", 2.0), ("_ABTEM", 1.0), ("_TILTS", 4)):
+    for name, value in (
+        ("_LIMIT", 1.0),
+        ("_REFERENCE", 2.0),
+        ("_ABTEM", 1.0),
+        ("_TILTS", 4),
+        ("_EDGES", (3.0, 4.0)),
+    ):
         monkeypatch.setattr(folding, name, value)
+    small = GlobalGenerator(1, 1, width=8, downsamplings=2, blocks=1)
+    monkeypatch.setattr(folding, "GlobalGenerator", lambda *_: small)
     found = folding.folding(data)
-    assert dict(found.sizes) == {"B": 2, "thickness": 4}
+    assert dict(found.sizes) == {"B": 2, "thickness": 4, "edge": 2}
+    assert found["edge_beams"][1] > found["edge_beams"][0]
+    assert all((found[f"edge_{name}"] > 0).all() for name in ("folded", "felix", "abtem"))
     assert float(found["folded_beams"]) > float(found["chebyshev_beams"]) == 45
     assert float(found["ratio"]) == pytest.approx(float(found["folded_seconds"] / found["network_seconds"]))
     # So few beams leave much out, and more of them less.

@@ -121,6 +121,24 @@ def convergence(stored: xr.Dataset) -> Any:
     return hv.Overlay(drawn).opts(logy=True, legend_position="bottom", frame_height=260)
 
 
+def costs(stored: xr.Dataset) -> Any:
+    """Draw the time of a disk against the edge of the cell, and that of the paper's generator."""
+    import holoviews as hv
+
+    mean = stored.mean("seed")
+    edges = mean["edge"].values
+    names = {"edge_folded": "shared diagonalisations", "edge_felix": "FELIX's beams", "edge_abtem": "abTEM"}
+    axis, drawn = ("edge of the cell (Å)", "seconds for a disk, one thread"), []
+    for (name, label), colour in zip(names.items(), ("#0072b2", "#d55e00", "#009e73"), strict=True):
+        points = (edges, mean[name].values)
+        drawn += [hv.Curve(points, *axis, label=label).opts(color=colour)]
+        drawn += [hv.Scatter(points, *axis, label=label).opts(color=colour, size=7)]
+    network = float(mean["network_seconds"])
+    flat = ([edges[0], edges[-1]], [network, network])
+    drawn.append(hv.Curve(flat, *axis, label="the paper's generator").opts(color="grey", line_dash="dashed"))
+    return hv.Overlay(drawn).opts(logx=True, logy=True, legend_position="bottom", xticks=list(edges))
+
+
 def same_projection(stored: xr.Dataset, parameters: Any) -> Any:
     """Show potentials and patterns at 200 nm of crystals whose atoms project onto one another (Fig. 5)."""
     one = stored.isel(seed=0)
