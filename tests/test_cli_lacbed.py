@@ -141,8 +141,9 @@ class TestOneDisk:
         assert made["parameters"] == {
             "structure": "x.cif", "energy": 300e3, "thickness": [500.0], "zone": [0, 0, 1], "pixels": 6,
             "half_angle": 0.02, "per_vector": None, "disks": [[0, 0, 0]],
-            "rule": "resolution", "limit": 0.25, "layers": 0, "absorption": "none", "fraction": 0.1, "debye_waller": None, "factors": "kirkland",
-            "solver": "diagonalise", "double": False,
+            "rule": "resolution", "limit": 0.25, "layers": 0, "absorption": "none",
+            "fraction": 0.1, "debye_waller": None, "factors": "kirkland", "solver": "diagonalise",
+            "double": False,
         }  # fmt: skip
 
     def test_debye_waller_fills_what_the_file_leaves_out(self, call, here):
