@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from exitwave import records
 from exitwave.papers import figures
 from exitwave.papers.cao2020.transfer import EVERYWHERE, METHODS, NAMES, PICTURES
+from exitwave.papers.pictures import triptych
+from exitwave.project import data_folder
 
 _COLOURS = dict(zip((*METHODS, "truth"), figures.COLOURS, strict=False))
 
@@ -170,3 +173,17 @@ def over_thickness(run: xr.Dataset, kind: str, label: str) -> Any:
         drawn.append(hv.Curve((thick, values), *axes, label=NAMES[name]).opts(color=_COLOURS[name]))
         drawn.append(hv.Scatter((thick, values), *axes).opts(color=_COLOURS[name]))
     return hv.Overlay(drawn).opts(legend_position="bottom", legend_cols=1)
+
+
+def cover(parameters: Any) -> bytes:  # noqa: ARG001
+    """Return the chapter's picture for the first page: stored images of MoS2 beside the truth, as PNG."""
+    stack = records.load(data_folder() / "cao2020" / "workshop" / "transfer.nc")["images"].sel(seed=0).values
+    panels = []
+    for name, title in (
+        (METHODS[0], NAMES[METHODS[0]]),
+        (METHODS[-1], NAMES[METHODS[-1]]),
+        ("truth", "truth"),
+    ):
+        image = stack[PICTURES.index(("MoS2", name))] / 255
+        panels.append((f"MoS₂, {title}", image, "viridis", (0.0, 1.0)))
+    return triptych(*panels)
