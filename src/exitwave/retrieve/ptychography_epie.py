@@ -34,7 +34,7 @@ def epie(
 
     Returns
     -------
-    Reconstruction
+    exitwave.retrieve.ptychography.Reconstruction
         The loss is that of :func:`exitwave.retrieve.ptychography.amplitude_loss`.
 
     Raises

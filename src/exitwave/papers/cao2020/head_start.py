@@ -119,7 +119,7 @@ def under_probe(image: Tensor, first: ptychography.Reconstruction, sampling: flo
     ----------
     image : Tensor, shape (scan_y, scan_x)
         rad.
-    first : Reconstruction
+    first : exitwave.retrieve.ptychography.Reconstruction
         With the field and the positions, which do not drift.
     sampling : float
         Of the field, Å.
