@@ -70,7 +70,7 @@ def test_diagonalise(benchmark, setup, real):
 
 
 def test_folded(benchmark):
-    """A whole disk: 987 beams, of which as much is left out at every tilt as of 593 at normal incidence."""
+    """A whole disk, the solver alone; no tilt lacks beams nearer to the Ewald sphere than 593 leave out."""
     field = PeriodicGeometry(pixels=128)
     half = field.pixels // 2
     found = measure(

@@ -6,8 +6,9 @@ layer. Let k + G be the in-plane part of the incident wave vector, k in the firs
     A_g(t) = Σ_j C_(G+g)j C*_Gj exp(2πi κ λ_j t),   (diag(-|k + g|² / 2K) + U / 2K) C_j = λ_j C_j,
 
 κ = K / K_z: another tilt with the same k takes other rows of the same eigenvectors. Where a whole number of
-pixels goes into a reciprocal lattice vector, few k occur: with eight, ten for the bright field of a cubic
-crystal, whatever the size of the field.
+pixels goes into a reciprocal lattice vector, few k occur, whatever the size of the field: with eight, ten for
+the bright field of a primitive cubic crystal along [001], 20 or 36 of fewer beams for a centred one. For
+other disks, whose symmetry is not used, there are 64.
 """
 
 from __future__ import annotations
@@ -120,9 +121,9 @@ def simulate_folded(
 ) -> Pattern:
     """Simulate LACBED disks of the zero layer, without absorption, by one diagonalisation for many tilts.
 
-    At a tilt with in-plane wave vector q those beams enter whose excitation error is at least that of a beam
-    of length `limit` at normal incidence, or more: |q + g|² <= q_max² + limit², q_max being the largest
-    tilt. So the disks are at least as well converged as those of :func:`simulate` with the same limit.
+    At a tilt with in-plane wave vector q those beams enter for which |q + g|² <= q_max² + limit², q_max being
+    the largest tilt: at the corner of the field all that lie no farther outside the Ewald sphere than a beam
+    of length `limit` at normal incidence, elsewhere more.
 
     Parameters
     ----------
