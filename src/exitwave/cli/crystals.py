@@ -53,12 +53,11 @@ def lacbed_record(
         "half_angle": None if half_angle is None else quantity(half_angle, "rad", "half angle"),
         "pixels": pixels,
     }
-    dtype = torch.float64 if double else torch.float32
     with Progress(console=err, disable=not err.is_terminal) as bar:
         task = bar.add_task(crystal.name, total=None)
         how: dict[str, Any] = {
-            "disks": wanted, "table": factors, "dtype": dtype, "device": device,
-            "report": lambda done, total: bar.update(task, completed=done, total=total),
+            "disks": wanted, "table": factors, "dtype": torch.float64 if double else torch.float32,
+            "device": device, "report": lambda done, total: bar.update(task, completed=done, total=total),
         }  # fmt: skip
         geometry: lacbed.Geometry
         if per_vector is None:
@@ -69,15 +68,7 @@ def lacbed_record(
                 absorption=lacbed.Absorption(absorption, fraction), **how,  # type: ignore[arg-type]
             )  # fmt: skip
         else:
-            for name, value, only in (
-                ("rule", rule, "resolution"), ("layers", layers, 0), ("absorption", absorption, "none"),
-                ("solver", solver, "auto"),
-            ):  # fmt: skip
-                if value != only:
-                    raise InputError(
-                        f"--{name} {value} does not go with --per-vector, which shares diagonalisations: "
-                        "leave one of the two out"
-                    )
+            _check_shared(rule=rule, layers=layers, absorption=absorption, solver=solver)
             geometry = lacbed.PeriodicGeometry(**field, per_vector=per_vector)  # type: ignore[arg-type]
             pattern = lacbed.simulate_folded(crystal, depths, geometry, limit, **how)
     made = records.provenance(
@@ -92,6 +83,17 @@ def lacbed_record(
         },
     )  # fmt: skip
     return records.with_provenance(lacbed.record(pattern, crystal, geometry, depths), made)
+
+
+def _check_shared(**given: str | int) -> None:
+    """Raise InputError for options that shared diagonalisations do not know."""
+    known = {"rule": "resolution", "layers": 0, "absorption": "none", "solver": "auto"}
+    for name, value in given.items():
+        if value != known[name]:
+            raise InputError(
+                f"--{name} {value} does not go with --per-vector, which shares diagonalisations: "
+                "leave one of the two out"
+            )
 
 
 def _lengths(text: str, name: str) -> list[float]:
