@@ -44,8 +44,9 @@ def pattern(values: Any, pixel: float, title: str) -> Any:
     return hv.Image(
         shown[::-1], bounds=(low, low, high, high), kdims=["x (mrad)", "y (mrad)"], vdims=["log10"]
     ).opts(
-        cmap=figures.COLOUR_MAPS["magnitude"], clim=(-6, 0), colorbar=True, clabel="log10 over largest",
-        frame_width=figures.FRAME_WIDTH, aspect="equal", invert_yaxis=True, title=title, tools=["hover"],
+        cmap=figures.COLOUR_MAPS["magnitude"], clim=(-6, 0), colorbar=True, colorbar_position="bottom",
+        clabel="log10 over largest", frame_width=figures.FRAME_WIDTH, aspect="equal", invert_yaxis=True,
+        title=title, tools=["hover"],
     )  # fmt: skip
 
 
