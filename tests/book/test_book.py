@@ -263,6 +263,11 @@ def test_the_pages_are_built(built: Path) -> None:
     ]
 
 
+def test_the_notebook_behind_the_download_button_has_no_outputs(built: Path) -> None:
+    loaded = built / "_build/html/_sources/notebooks/tiny.ipynb"
+    assert loaded.read_bytes() == (built / "notebooks/tiny.ipynb").read_bytes()
+
+
 def test_no_page_names_this_machine(built: Path) -> None:
     for path in (built / "_build/html").rglob("*"):
         if path.suffix in (".html", ".ipynb", ".js"):

@@ -286,6 +286,7 @@ def _render(root: Path, staging: Path, stamp: str, echo: Callable[[str], object]
     try:
         _jupyter_book(staging, output, root / "_build" / "book.log", echo)
         offline.make_offline(html)
+        _as_written(root, html / "_sources")
         (html / _STAMP).write_text(stamp, encoding="utf-8")
         _replace(html, root / "_build" / "html")
     finally:
@@ -309,6 +310,12 @@ def _jupyter_book(staging: Path, output: Path, log: Path, echo: Callable[[str], 
     number = f"{len(warnings)} warning{'s' * (len(warnings) != 1)}, the first: " if warnings else ""
     reason = [*warnings, *reversed(lines), "no output"][0]
     raise ChapterError(f"the pages do not build: {number}{reason} (all of it in _build/{log.name})")
+
+
+def _as_written(root: Path, sources: Path) -> None:
+    """Put the notebooks without outputs behind the download button: with them each holds Bokeh anew."""
+    for path in sources.rglob("*.ipynb"):
+        shutil.copyfile(root / path.relative_to(sources), path)
 
 
 def _replace(new: Path, target: Path) -> None:
