@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from exitwave.papers.parameters import PaperParameters, Scale
+
+# What points made before do not depend on.
+_LATER: dict[str, JsonValue] = {"later": True}
 
 
 class Parameters(PaperParameters):
@@ -24,6 +27,7 @@ class Parameters(PaperParameters):
         "smoke": {
             "scan": 29, "repeats": 2, "thickness": 16.0, "phonons": 1, "grid": 96, "semiangle": 0.03,
             "detector": 24, "pixel": 0.0062, "epochs": 2, "iterations": 3, "cluster": 3,
+            "materials": 3, "steps": 2, "features": 4, "width": 4,
         },
         "workshop": {"epochs": 16, "iterations": 10},
         "gpu": {"scan": 131, "phonons": 16, "epochs": 100, "iterations": 100},
@@ -59,3 +63,9 @@ class Parameters(PaperParameters):
     epochs: int = Field(40, ge=1, description="passes over the clusters")
     batch: int = Field(32, ge=1, description="clusters of one step")
     rate: float = Field(2e-3, gt=0, description="learning rate of Adam")
+    # Of the network that learns from many materials, which is not in the paper.
+    materials: int = Field(160, ge=1, description="scans it learns from", json_schema_extra=_LATER)
+    steps: int = Field(1500, ge=1, description="updates of it", json_schema_extra=_LATER)
+    features: int = Field(16, ge=1, description="of a pattern", json_schema_extra=_LATER)
+    width: int = Field(16, ge=1, description="channels at full size", json_schema_extra=_LATER)
+    told: bool = Field(True, description="it is told dose, semiangle and defocus", json_schema_extra=_LATER)

@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 import xarray as xr
 
+from exitwave.papers.cao2020.general import general
 from exitwave.papers.cao2020.head_start import head_start
 from exitwave.papers.cao2020.transfer import transfer
 
-STUDIES: dict[str, Callable[..., xr.Dataset]] = {"transfer": transfer, "head_start": head_start}
+STUDIES: dict[str, Callable[..., xr.Dataset]] = {
+    "transfer": transfer, "head_start": head_start, "general": general,
+}  # fmt: skip
