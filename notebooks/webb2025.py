@@ -587,7 +587,7 @@ network_figures.methods(kinds)
 #   by almost a half. It is crystals that this network lacks, not steps.
 # - *New prototypes.* With whole structure types held out, the network is no better than the mean pattern: what it does well it
 #   has seen in relatives. The paper's random folds, with near-duplicates on both sides, cannot tell.
-# - *Converged patterns*, one fold, without adversary: as hard to learn as FELIX's, within a tenth.
+# - *Converged patterns*, without adversary: in each fold 8 to 10% harder to learn than FELIX's are without it.
 
 # %% tags=["hide-cell"]
 ratio = {
@@ -606,9 +606,8 @@ assert 0.93 < ratio["one origin"] / ratio["no adversary"] < 1, ratio
 assert 0.75 < ratio["told cell, thickness"] < 0.9, ratio
 assert ratio["given 49 beams"] < 1 / 3, ratio
 assert 1.15 < ratio["a quarter of the data"] < 1.3, ratio
-same_fold = kinds["no adversary"]["mse_test"].sel(seed=0)
-learned = float((kinds["converged patterns"]["mse_test"] / same_fold).sel(seed=0))
-assert 0.9 < learned < 1.1, learned
+harder = (kinds["converged patterns"]["mse_test"] / kinds["no adversary"]["mse_test"]).values
+assert len(harder) == 3 and harder.min() > 1.075 and harder.max() < 1.105, harder
 few_seen, many_seen = (float(kinds[t]["mse_train"].mean()) for t in ("a quarter of the data", "as the paper"))
 assert 0.5 < few_seen / many_seen < 0.65, (few_seen, many_seen)
 new = kinds["new prototypes"]

@@ -35,7 +35,7 @@ COLOUR_MAPS: dict[Kind, str] = {"magnitude": "viridis", "phase": "twilight_shift
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 
 _NM = 0.1  # nm in one Å
-_LEGEND = {"border_line_alpha": 0, "margin": 0, "padding": 0, "spacing": 0}
+_LEGEND = {"border_line_alpha": 0, "margin": 0, "padding": 0, "spacing": 5}
 _TOOLS = ["pan", "box_zoom", "wheel_zoom", "save", "reset"]
 
 

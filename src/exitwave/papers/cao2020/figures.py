@@ -14,6 +14,7 @@ from exitwave.papers.cao2020.transfer import EVERYWHERE, METHODS, NAMES, PICTURE
 from exitwave.papers.pictures import triptych
 from exitwave.project import data_folder
 
+_LINE = 20  # of a legend, screen pixels
 _COLOURS = dict(zip((*METHODS, "truth"), figures.COLOURS, strict=False))
 
 
@@ -107,6 +108,7 @@ def _against(
     import holoviews as hv
 
     drawn, places = [], sorted(runs)
+    style = {"logx": logx, "logy": kind == "resolution"}
     for name in names:
         values = [runs[x][f"{prefix}{name}_{kind}"].values for x in places]
         points = [
@@ -116,9 +118,19 @@ def _against(
             (x, float(each.mean())) for x, each in zip(places, values, strict=True) if np.isfinite(each).all()
         ]
         colour = _COLOURS[name]
-        drawn.append(hv.Curve(means, *axes, label=NAMES[name]).opts(color=colour, logx=logx))
-        drawn.append(hv.Scatter(points, *axes).opts(color=colour, logx=logx))
-    return hv.Overlay(drawn).opts(legend_position="bottom", legend_cols=1)
+        drawn.append(hv.Curve(means, *axes, label=NAMES[name]).opts(color=colour, **style))
+        drawn.append(hv.Scatter(points, *axes).opts(color=colour, **style))
+    return _above_legend(drawn)
+
+
+def _above_legend(drawn: Sequence[Any]) -> Any:
+    """Lay curves, each with its points, over one another; a legend of many lines takes nothing from them."""
+    import holoviews as hv
+
+    height = figures.LINE_HEIGHT + _LINE * (len(drawn) // 2)
+    return hv.Overlay([each.opts(height=height) for each in drawn]).opts(
+        legend_position="bottom", legend_cols=1
+    )
 
 
 def masks(run: xr.Dataset, bright: float, kind: str = "effect", label: str = "effect of a ring") -> Any:
@@ -159,7 +171,7 @@ def from_starts(run: xr.Dataset, kind: str, label: str) -> Any:
         drawn.append(hv.Curve((run["epoch"].values, means), *axes, label=f"from {name}").opts(color=colour))
         points = [(x, float(y)) for x in run["epoch"].values for y in values.sel(epoch=x).values]
         drawn.append(hv.Scatter(points, *axes).opts(color=colour))
-    return hv.Overlay(drawn).opts(legend_position="bottom", legend_cols=1)
+    return _above_legend(drawn)
 
 
 def over_thickness(run: xr.Dataset, kind: str, label: str) -> Any:
@@ -173,7 +185,7 @@ def over_thickness(run: xr.Dataset, kind: str, label: str) -> Any:
         thick = run["thickness"].values / 10
         drawn.append(hv.Curve((thick, values), *axes, label=NAMES[name]).opts(color=_COLOURS[name]))
         drawn.append(hv.Scatter((thick, values), *axes).opts(color=_COLOURS[name]))
-    return hv.Overlay(drawn).opts(legend_position="bottom", legend_cols=1)
+    return _above_legend(drawn)
 
 
 def cover(parameters: Any) -> bytes:  # noqa: ARG001

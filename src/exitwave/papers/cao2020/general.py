@@ -27,6 +27,7 @@ from exitwave.papers.cao2020 import methods
 from exitwave.papers.cao2020.judge import judge, missing
 from exitwave.papers.cao2020.parameters import Parameters
 from exitwave.papers.cao2020.scene import counted, expected, load
+from exitwave.papers.cao2020.self_taught import teach
 from exitwave.papers.cao2020.specimens import Specimen, monolayer
 from exitwave.papers.cao2020.transfer import THINNER, unseen_region, whole_region
 from exitwave.papers.quantities import quantity
@@ -262,11 +263,14 @@ def general(parameters: Parameters, device: str = "cpu", *, how: Training = _PLA
         median over scans of materials that it has learned from and of others; ``..._com_share``, of the
         integrated centre of mass. Over ``dose``, in the half of MoS2 that the paper's networks do not see,
         from the same electrons as theirs: ``error``, ``scaled_error`` (rad), ``likeness``, ``contrast``,
-        ``resolution`` (Å), ``vacancy``, ``significance``. Over ``thickness`` of PrScO3: ``thick_likeness``,
-        ``thick_contrast``, ``thick_resolution``. ``semiangle_share``, ``defocus_share`` (``semiangle``,
-        ``defocus``): error over spread of a small scan of MoS2, ``..._com_share`` of the centre of mass, and
-        ``..._untrue_share`` where it is told the probe of the parameters instead.
-        ``seconds``, of a scan; ``weights``; ``fraction`` of the planned steps.
+        ``resolution`` (Å), ``vacancy``, ``significance``. The same as ``adapted_...``, where it has gone on
+        learning from the electrons of this scan alone (:func:`exitwave.papers.cao2020.self_taught.teach`),
+        and as ``alone_...``, where it has learned from nothing else. Over ``thickness`` of PrScO3:
+        ``thick_likeness``, ``thick_contrast``, ``thick_resolution``. ``semiangle_share``, ``defocus_share``
+        (``semiangle``, ``defocus``): error over spread of a small scan of MoS2, ``..._com_share`` of the
+        centre of mass, and ``..._untrue_share`` where it is told the probe of the parameters instead.
+        ``seconds``, of a scan; ``taught_seconds``, of learning from it; ``weights``; ``fraction`` of the
+        planned steps.
     """
     learned, seen, unseen = data_sets(parameters, device)
     network, curves = train(parameters, learned, device, how=how)
@@ -311,27 +315,37 @@ def _of_doses(parameters: Parameters, network: ScanNet, device: str) -> dict[str
     probe = {"semiangle": parameters.semiangle, "defocus": parameters.defocus}
     region = unseen_region(parameters)
     rows: dict[str, list[float]] = {}
-    seconds = []
+    seconds, taught = [], []
     for dose in ASKED_DOSES:
         at = parameters.changed(dose=dose)
         counts = counted(at, thin, torch.Generator().manual_seed(1000 * parameters.seed))
-        begin = time.perf_counter()
-        made = image(
-            network, methods.coarse(methods.shares(at, counts, thin)), dose=dose, device=device, **probe
-        )
-        seconds.append(time.perf_counter() - begin)
-        score, gone = judge(made, thin, region, phase=True), missing(made, thin, region)
-        values = vars(score) | {"vacancy": gone.share, "significance": gone.significance}
-        for name, value in values.items():
-            rows.setdefault(name, []).append(value)
-    units = {"error": "rad", "scaled_error": "rad", "resolution": "Å"}
+        shares = methods.coarse(methods.shares(at, counts, thin))
+        pupils = {"": network}
+        for name, start in (("adapted_", network), ("alone_", build(parameters))):
+            begin = time.perf_counter()
+            pupils[name], _ = teach(
+                start, at, counts, thin, steps=parameters.taught, unit=_UNIT,
+                generator=torch.Generator().manual_seed(parameters.seed),
+            )  # fmt: skip
+            taught.append(time.perf_counter() - begin)
+        for prefix, each in pupils.items():
+            begin = time.perf_counter()
+            made = image(each, shares, dose=dose, device=device, **probe)
+            seconds.append(time.perf_counter() - begin)
+            score, gone = judge(made, thin, region, phase=True), missing(made, thin, region)
+            values = vars(score) | {"vacancy": gone.share, "significance": gone.significance}
+            for name, value in values.items():
+                rows.setdefault(f"{prefix}{name}", []).append(value)
+    units = {"error": "rad", "resolution": "Å"}
     found = {
         name: quantity(
-            values, units.get(name, "1"), f"{name.replace('_', ' ')}, unseen half of MoS2", ("dose",)
+            values, units.get(name.split("_")[-1], "1"),
+            f"{name}, unseen half of MoS2".replace("_", " "), ("dose",),
         )
         for name, values in rows.items()
-    }
+    }  # fmt: skip
     found["seconds"] = quantity(min(seconds), "s", "time of the scan of MoS2")
+    found["taught_seconds"] = quantity(min(taught), "s", "time of learning from the scan of MoS2")
     found["dose"] = quantity(list(ASKED_DOSES), "1/Å^2", "electrons per Å²", ("dose",))
     crystals = []
     for i, scan in enumerate(thick):
@@ -340,8 +354,8 @@ def _of_doses(parameters: Parameters, network: ScanNet, device: str) -> dict[str
         made = image(network, shares, dose=parameters.dose, device=device, **probe)
         crystals.append(judge(made, scan, whole_region(parameters), phase=True))
     for kind in ("likeness", "contrast", "resolution"):
-        values = [getattr(each, kind) for each in crystals]
-        found[f"thick_{kind}"] = quantity(values, units.get(kind, "1"), f"{kind}, PrScO3", ("thickness",))
+        column = [getattr(each, kind) for each in crystals]
+        found[f"thick_{kind}"] = quantity(column, units.get(kind, "1"), f"{kind}, PrScO3", ("thickness",))
     thicknesses = [each.specimen.thickness for each in thick]
     found["thickness"] = quantity(thicknesses, "Å", "thickness of PrScO3", ("thickness",))
     return found

@@ -27,7 +27,7 @@ class Parameters(PaperParameters):
         "smoke": {
             "scan": 29, "repeats": 2, "thickness": 16.0, "phonons": 1, "grid": 96, "semiangle": 0.03,
             "detector": 24, "pixel": 0.0062, "epochs": 2, "iterations": 3, "cluster": 3,
-            "materials": 3, "steps": 2, "features": 4, "width": 4,
+            "materials": 3, "steps": 2, "taught": 2, "features": 4, "width": 4,
         },
         "workshop": {"epochs": 16, "iterations": 10},
         "gpu": {"scan": 131, "phonons": 16, "epochs": 100, "iterations": 100},
@@ -66,6 +66,9 @@ class Parameters(PaperParameters):
     # Of the network that learns from many materials, which is not in the paper.
     materials: int = Field(160, ge=1, description="scans it learns from", json_schema_extra=_LATER)
     steps: int = Field(1500, ge=1, description="updates of it", json_schema_extra=_LATER)
+    taught: int = Field(
+        200, ge=1, description="updates of it by one scan alone, without a label", json_schema_extra=_LATER
+    )
     features: int = Field(16, ge=1, description="of a pattern", json_schema_extra=_LATER)
     width: int = Field(16, ge=1, description="channels at full size", json_schema_extra=_LATER)
     told: bool = Field(True, description="it is told dose, semiangle and defocus", json_schema_extra=_LATER)
