@@ -1,16 +1,15 @@
 """The network that learns from many materials, and learns on from the scan it is given; smoke scale."""
 
-import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from exitwave.errors import InputError
-from exitwave.papers.cao2020 import general, methods, scene, self_taught
+from exitwave.papers.cao2020 import general, methods, scene
 from exitwave.papers.cao2020.parameters import Parameters
 from exitwave.papers.cao2020.specimens import monolayer
+from exitwave.retrieve import learned_scan
 from exitwave.retrieve.ptychography import poisson_loss
 from exitwave.specimens.layers import mos2
 
@@ -120,40 +119,13 @@ def test_shares_of_the_truth():
 # --- learning from one scan -----------------------------------------------------------------------
 
 
-def test_interpolation_keeps_constants_and_waves():
-    matrix = self_taught.interpolation(80, 0.25, 0.33, 4.0, 32)
-    assert matrix.shape == (80, 32)
-    at, nodes = torch.arange(80) * 0.25, 4.0 + 0.33 * torch.arange(32)
-    within = (at > 4.0 + 5 * 0.33) & (at < 4.0 + 26 * 0.33)
-    torch.testing.assert_close((matrix @ torch.ones(32))[within], torch.ones(int(within.sum())))
-    wave = torch.cos(2 * math.pi * nodes / 1.6)
-    torch.testing.assert_close(
-        (matrix @ wave)[within], torch.cos(2 * math.pi * at / 1.6)[within], atol=0.02, rtol=0
-    )
-    assert float(matrix[at < 2.0].abs().max()) == 0
-
-
-def test_the_true_phase_explains_the_patterns_best(scan, counts):
-    model = self_taught.model_of(SMOKE, counts, scan)
-    inner = slice(8, 16)
-    truth = (scan.phase - scan.phase.mean()).float()[:24, :24]
-    measured = counts[:24, :24][inner, inner].flatten(0, 1)
-    loss = {f: float(poisson_loss(model.patterns(f * truth), measured)) for f in (1.0, 0.0, -1.0, 0.5, 1.5)}
-    assert min(loss, key=loss.get) == 1.0
-    # The sign: a conjugated object explains less than none, or little more.
-    assert loss[-1.0] > 1.2 * loss[1.0]
-    turned = float(poisson_loss(model.patterns(truth.T), measured))
-    assert turned > 1.2 * loss[1.0]
-    assert float(model.patterns(truth).sum()) == pytest.approx(float(measured.sum()), rel=0.02)
-
-
 def test_a_network_learns_from_a_scan_without_a_label(scan, counts):
-    network = general.build(SMOKE.changed(features=8, width=8))
+    parameters = SMOKE.changed(features=8, width=8, taught=150)
+    network = general.build(parameters)
     before = {name: each.clone() for name, each in network.state_dict().items()}
     shares = methods.coarse(methods.shares(SMOKE, counts, scan))
     probe = {"dose": SMOKE.dose, "semiangle": SMOKE.semiangle, "defocus": SMOKE.defocus}
-    pupil, losses = self_taught.teach(network, SMOKE, counts, scan, steps=150, unit=0.1, generator=seeded(0))
-    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:3])
+    pupil = general.taught_by(network, parameters, counts, scan)
     first, last = (
         general.share(general.image(each, shares, **probe), scan.phase) for each in (network, pupil)
     )
@@ -162,9 +134,18 @@ def test_a_network_learns_from_a_scan_without_a_label(scan, counts):
         assert torch.equal(each, before[name])
 
 
-def test_a_scan_that_is_too_small_is_refused(scan, counts):
-    with pytest.raises(InputError, match="20 x 29 positions: give 24 or more"):
-        self_taught.model_of(SMOKE, counts[:20], scan)
+def test_the_true_phase_explains_the_patterns_best(scan, counts):
+    _, first, sampling = methods.started(SMOKE, counts, scan)
+    model = learned_scan.model_of((29, 29), scan.step, first.probe, sampling)
+    assert model.piece == 24
+    truth = (scan.phase - scan.phase.mean()).float()[:24, :24]
+    measured = model.counted(counts[:24, :24])
+    loss = {f: float(poisson_loss(model.patterns(f * truth), measured)) for f in (1.0, 0.0, -1.0, 0.5, 1.5)}
+    assert min(loss, key=loss.get) == 1.0
+    # The sign and the axes.
+    assert loss[-1.0] > 1.2 * loss[1.0]
+    assert float(poisson_loss(model.patterns(truth.T), measured)) > 1.2 * loss[1.0]
+    assert float(model.patterns(truth).sum()) == pytest.approx(float(measured.sum()), rel=0.02)
 
 
 # --- the study ------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ phases of simulated scans, and is told probe and dose; no scan of MoS2 is among 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,12 +27,11 @@ from exitwave.networks.weights import save_weights
 from exitwave.papers.cao2020 import methods
 from exitwave.papers.cao2020.judge import judge, missing
 from exitwave.papers.cao2020.parameters import Parameters
-from exitwave.papers.cao2020.scene import counted, expected, load
-from exitwave.papers.cao2020.self_taught import teach
+from exitwave.papers.cao2020.scene import Scan, counted, expected, load
 from exitwave.papers.cao2020.specimens import Specimen, monolayer
 from exitwave.papers.cao2020.transfer import THINNER, unseen_region, whole_region
 from exitwave.papers.quantities import quantity
-from exitwave.retrieve import scan_images
+from exitwave.retrieve import learned_scan, scan_images
 from exitwave.specimens.layers import Layer, known_layers, mos2, split_by_elements
 
 _PLAIN = Training()
@@ -47,7 +47,6 @@ ASKED_DEFOCI = (-200.0, -100.0, -50.0, 0.0, 50.0, 100.0, 200.0)
 # Materials of elements that no scan held, and of those that some held, by which it is judged.
 _JUDGED = 24
 _DATA_SEED = 77
-_DEPTH = 3
 _AVERAGE = 0.995
 # rad: what 1 of the network is, and what is added to the variance of a phase, by which its error is divided.
 _UNIT, _FLOOR = 0.1, 0.03
@@ -182,8 +181,8 @@ def build(parameters: Parameters) -> ScanNet:
     """Return the network, with the weights that the seed draws."""
     side = parameters.detector // methods.BINNING
     return ScanNet(
-        (side, side), features=parameters.features, width=parameters.width, depth=_DEPTH,
-        conditions=3 if parameters.told else 0,
+        (side, side), features=parameters.features, width=parameters.width,
+        depth=int(math.log2(learned_scan.BLOCK)), conditions=3 if parameters.told else 0,
         generator=torch.Generator().manual_seed(parameters.seed),
     )  # fmt: skip
 
@@ -230,20 +229,26 @@ def image(
     Tensor, shape (scan_y, scan_x), float32
         rad, of mean 0.
     """
-    rows, columns = seen.shape[:2]
-    block = 2**_DEPTH
-    # Mirrored to whole blocks.
-    order = [torch.arange(n + (-n) % block) for n in (rows, columns)]
-    order = [
-        torch.where(each < n, each, 2 * n - 2 - each) for each, n in zip(order, seen.shape, strict=False)
-    ]
-    whole = seen[order[0]][:, order[1]].float().to(device)
-    told = (
-        [scan_conditions(dose, semiangle, defocus).to(device)] if network.architecture["conditions"] else []
-    )
-    with torch.no_grad():
-        made: Tensor = network(whole[None], *told)[0, 0, :rows, :columns].float().cpu()
-    return _UNIT * (made - made.mean())
+    told = scan_conditions(dose, semiangle, defocus).to(device)
+    given = told if network.architecture["conditions"] else None
+    return _UNIT * learned_scan.predict(network, seen.to(device), given).cpu()
+
+
+def taught_by(
+    network: ScanNet, parameters: Parameters, counts: Tensor, scan: Scan, device: str = "cpu"
+) -> ScanNet:
+    """Return a copy of a network that has learned from the electrons of a scan, which does not drift."""
+    _, first, sampling = methods.started(parameters, counts.to(device), scan)
+    told = scan_conditions(parameters.dose, parameters.semiangle, parameters.defocus).to(device)
+    rows, columns = counts.shape[:2]
+    pupil = learned_scan.teach(
+        network, counts.to(device), methods.coarse(methods.shares(parameters, counts, scan)).to(device),
+        told if network.architecture["conditions"] else None,
+        learned_scan.model_of((rows, columns), scan.step, first.probe, sampling), steps=parameters.taught,
+        unit=_UNIT, generator=torch.Generator().manual_seed(parameters.seed),
+    )  # fmt: skip
+    assert isinstance(pupil, ScanNet)
+    return pupil
 
 
 def share(phase: Tensor, truth: Tensor) -> float:
@@ -264,7 +269,7 @@ def general(parameters: Parameters, device: str = "cpu", *, how: Training = _PLA
         integrated centre of mass. Over ``dose``, in the half of MoS2 that the paper's networks do not see,
         from the same electrons as theirs: ``error``, ``scaled_error`` (rad), ``likeness``, ``contrast``,
         ``resolution`` (Å), ``vacancy``, ``significance``. The same as ``adapted_...``, where it has gone on
-        learning from the electrons of this scan alone (:func:`exitwave.papers.cao2020.self_taught.teach`),
+        learning from the electrons of this scan alone (:func:`exitwave.retrieve.learned_scan.teach`),
         and as ``alone_...``, where it has learned from nothing else. Over ``thickness`` of PrScO3:
         ``thick_likeness``, ``thick_contrast``, ``thick_resolution``. ``semiangle_share``, ``defocus_share``
         (``semiangle``, ``defocus``): error over spread of a small scan of MoS2, ``..._com_share`` of the
@@ -323,10 +328,7 @@ def _of_doses(parameters: Parameters, network: ScanNet, device: str) -> dict[str
         pupils = {"": network}
         for name, start in (("adapted_", network), ("alone_", build(parameters))):
             begin = time.perf_counter()
-            pupils[name], _ = teach(
-                start, at, counts, thin, steps=parameters.taught, unit=_UNIT,
-                generator=torch.Generator().manual_seed(parameters.seed),
-            )  # fmt: skip
+            pupils[name] = taught_by(start, at, counts, thin, device)
             taught.append(time.perf_counter() - begin)
         for prefix, each in pupils.items():
             begin = time.perf_counter()
