@@ -65,7 +65,7 @@ class Parameters(PaperParameters):
     rate: float = Field(2e-3, gt=0, description="learning rate of Adam")
     # Of the network that learns from many materials, which is not in the paper.
     materials: int = Field(160, ge=1, description="scans it learns from", json_schema_extra=_LATER)
-    steps: int = Field(1500, ge=1, description="updates of it", json_schema_extra=_LATER)
+    steps: int = Field(1000, ge=1, description="updates of it", json_schema_extra=_LATER)
     taught: int = Field(
         200, ge=1, description="updates of it by one scan alone, without a label", json_schema_extra=_LATER
     )
