@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from exitwave.papers.parameters import PaperParameters, Scale
-
-# What points made before do not depend on.
-_LATER: dict[str, JsonValue] = {"later": True}
 
 
 class Parameters(PaperParameters):
@@ -64,11 +61,16 @@ class Parameters(PaperParameters):
     batch: int = Field(32, ge=1, description="clusters of one step")
     rate: float = Field(2e-3, gt=0, description="learning rate of Adam")
     # Of the network that learns from many materials, which is not in the paper.
-    materials: int = Field(160, ge=1, description="scans it learns from", json_schema_extra=_LATER)
-    steps: int = Field(1000, ge=1, description="updates of it", json_schema_extra=_LATER)
+    materials: int = Field(160, ge=1, description="scans it learns from", json_schema_extra={"later": True})
+    steps: int = Field(1000, ge=1, description="updates of it", json_schema_extra={"later": True})
     taught: int = Field(
-        200, ge=1, description="updates of it by one scan alone, without a label", json_schema_extra=_LATER
+        200,
+        ge=1,
+        description="updates of it by one scan alone, without a label",
+        json_schema_extra={"later": True},
     )
-    features: int = Field(16, ge=1, description="of a pattern", json_schema_extra=_LATER)
-    width: int = Field(16, ge=1, description="channels at full size", json_schema_extra=_LATER)
-    told: bool = Field(True, description="it is told dose, semiangle and defocus", json_schema_extra=_LATER)
+    features: int = Field(16, ge=1, description="of a pattern", json_schema_extra={"later": True})
+    width: int = Field(16, ge=1, description="channels at full size", json_schema_extra={"later": True})
+    told: bool = Field(
+        True, description="it is told dose, semiangle and defocus", json_schema_extra={"later": True}
+    )
