@@ -27,6 +27,7 @@ from exitwave.cli.options import (
 )
 from exitwave.cli.parallax import retrieve_parallax
 from exitwave.cli.ptychography import retrieve_ptychography
+from exitwave.cli.scan_network import retrieve_network
 from exitwave.cli.side_band import retrieve_ssb
 from exitwave.cli.training import train
 from exitwave.cli.waves import retrieve_focal_series
@@ -48,6 +49,7 @@ retrieve_app.command("one-shot")(retrieve_one_shot)
 retrieve_app.command("dpc")(retrieve_dpc)
 retrieve_app.command("parallax")(retrieve_parallax)
 retrieve_app.command("ssb")(retrieve_ssb)
+retrieve_app.command("network")(retrieve_network)
 retrieve_app.command("ptychography")(retrieve_ptychography)
 
 

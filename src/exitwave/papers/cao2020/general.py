@@ -50,6 +50,8 @@ _DATA_SEED = 77
 _AVERAGE = 0.995
 # rad: what 1 of the network is, and what is added to the variance of a phase, by which its error is divided.
 _UNIT, _FLOOR = 0.1, 0.03
+# For those who use the network; stored results know the other name.
+UNIT = _UNIT
 
 
 @dataclass(frozen=True, eq=False)
