@@ -158,6 +158,85 @@ def masks(run: xr.Dataset, bright: float, kind: str = "effect", label: str = "ef
     return hv.Overlay([*curves, *lines]).opts(legend_position="bottom", legend_cols=3)
 
 
+# Of the figure of all methods: name of a quantity's prefix or way, title, colour and dash.
+_EVERY = {
+    "adf": ("annular dark field", figures.COLOURS[0], "dotted"),
+    "com": (NAMES["com"], figures.COLOURS[1], "dotted"),
+    "ssb": ("single side band", figures.COLOURS[2], "dotted"),
+    "parallax": ("parallax, 150 Å underfocus", figures.COLOURS[3], "dotted"),
+    "linear": (NAMES["linear"], figures.COLOURS[2], "dashed"),
+    "conv": (NAMES["conv"], figures.COLOURS[3], "dashed"),
+    "label": (NAMES["label"], figures.COLOURS[4], "solid"),
+    "": ("network of many materials", figures.COLOURS[5], "solid"),
+    "adapted_": ("the same, learning on from the scan", "black", "solid"),
+}
+
+
+def every_method(
+    runs: Mapping[float, xr.Dataset], direct: xr.Dataset, general: xr.Dataset, kind: str, label: str
+) -> Any:
+    """Draw a quantity over dose, logarithmic, for every method: means over seeds.
+
+    Parameters
+    ----------
+    runs : mapping of float to Dataset
+        By dose, of the study ``transfer``.
+    direct, general : Dataset
+        Of the studies of these names.
+    kind, label : str
+        ``scaled_error``, ``resolution`` and so on, and its axis.
+    """
+    import holoviews as hv
+
+    axes = "dose (electrons per Å²)", label
+    drawn = []
+    for name, (title, colour, dash) in _EVERY.items():
+        if name in METHODS:
+            points = [(dose, float(runs[dose][f"{name}_{kind}"].mean())) for dose in sorted(runs)]
+        else:
+            values = direct[kind].sel(way=name) if name in direct["way"] else general[f"{name}{kind}"]
+            points = list(zip(values["dose"].values, values.mean("seed").values, strict=True))
+        drawn.append(hv.Curve(points, *axes, label=title).opts(
+            color=colour, line_dash=dash, logx=True, logy=True,
+            height=figures.LINE_HEIGHT + 2 * _LINE * (len(_EVERY) // 2),
+        ))  # fmt: skip
+    return hv.Overlay(drawn).opts(legend_position="bottom", legend_cols=1)
+
+
+def beyond_training(
+    run: xr.Dataset, name: str, label: str, learned: tuple[float, float], usual: str, factor: float = 1.0
+) -> Any:
+    """Draw errors of the network of many materials over a property of the probe; what it knows is shaded.
+
+    Parameters
+    ----------
+    run : Dataset
+        Of the study ``general``.
+    name, label : str
+        ``semiangle`` or ``defocus``, and its axis.
+    learned : (float, float)
+        Least and greatest that it has learned from.
+    usual : str
+        What it is told where that is not true.
+    factor : float
+        From the unit of the run to that of the axis.
+    """
+    import holoviews as hv
+
+    axes, at = (label, "error over the spread of the phase"), factor * run[name].values
+    drawn = [hv.VSpan(*(factor * each for each in learned)).opts(color="#dddddd", alpha=0.6)]
+    for kind, title, colour in (
+        ("share", "network, told", _EVERY[""][1]), ("untrue_share", f"network, told {usual}", "black"),
+        ("com_share", NAMES["com"], _COLOURS["com"]),
+    ):  # fmt: skip
+        values = run[f"{name}_{kind}"].transpose(..., name).values
+        height = figures.LINE_HEIGHT + 3 * _LINE
+        drawn.append(hv.Curve((at, values.mean(0)), *axes, label=title).opts(color=colour, height=height))
+        points = [(x, float(y)) for row in values for x, y in zip(at, row, strict=True)]
+        drawn.append(hv.Scatter(points, *axes).opts(color=colour, height=height))
+    return hv.Overlay(drawn).opts(legend_position="bottom", legend_cols=1, ylim=(0, None))
+
+
 def from_starts(run: xr.Dataset, kind: str, label: str) -> Any:
     """Draw a quantity of ptychography over its epochs for each start, one point a seed, a line of means."""
     import holoviews as hv
