@@ -470,6 +470,49 @@ if main is not None:
 # - **The label.** The paper's is the ptychographic image; nothing is said of its scale, or of what is done with the phase ramp that no pattern can tell. Here a plane is taken off.
 # - **The sign.** In focus a round mask makes the same of a phase and of its negative, for the patterns of the one are those of the other turned by half a turn: such a model sees squares of phases, or what thickness and the edge of the detector leave.
 #
+# ## Your own scan
+#
+# Each method has a command, for files of EMPAD, mib, HDF5, emd, hspy, numpy and records of this package; what the file does not say is asked for:
+#
+# ```bash
+# exitwave retrieve network scan.h5 --energy 80keV --semiangle 21.4mrad --step 0.33A -o phase.nc
+# exitwave retrieve ptychography scan.h5 --energy 80keV --semiangle 21.4mrad --step 0.33A --defocus search -o object.nc
+# ```
+#
+# `parallax`, `ssb` and `dpc` take the same. The network of many materials says where a scan is not as in its training, and with `--learn 200` it goes on learning from it. Here it is given a corner of the scan above, in a file, by its command:
+
+# %%
+import os
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+from subprocess import run as run_command
+
+from IPython.display import Image
+
+from exitwave.papers.pictures import shrunk
+
+if general is not None and live.scan >= 40:
+    piece = torch.fft.fftshift(counts[:40, :40], (2, 3))
+    frequency = (np.arange(live.detector) - live.detector // 2) * live.pixel / wavelength(live.energy)
+    record = records.make_record(
+        "diffraction4d", piece.numpy(), energy=live.energy, scan_y=np.arange(40) * monolayer.step[0],
+        scan_x=np.arange(40) * monolayer.step[1], ky=frequency, kx=frequency,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        records.save(record, Path(folder) / "scan.nc")
+        command = "retrieve network scan.nc --defocus 0 --rotation 0 -o phase.nc"
+        plain = {name: value for name, value in os.environ.items() if "COLOR" not in name}
+        done = run_command(
+            [sys.executable, "-m", "exitwave.cli", *shlex.split(command)], cwd=folder, env=plain,
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        print(f"$ exitwave {command}\n{done.stdout}{done.stderr}")
+        mine = records.load(Path(folder) / "phase.nc")
+        display(Image(shrunk((Path(folder) / "phase.png").read_bytes(), 1000)))
+
+# %% [markdown]
 # ## Limits
 #
 # - Simulated patterns of one microscope, without aberrations, partial coherence or scan noise. Atoms move, each on its own.

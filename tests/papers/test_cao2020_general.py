@@ -2,13 +2,16 @@
 
 from dataclasses import replace
 
+import holoviews as hv
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
-from exitwave.papers.cao2020 import general, methods, scene
+from exitwave.papers.cao2020 import figures, general, methods, scene
 from exitwave.papers.cao2020.parameters import Parameters
 from exitwave.papers.cao2020.specimens import monolayer
+from exitwave.papers.figures import setup
 from exitwave.retrieve import learned_scan
 from exitwave.retrieve.ptychography import poisson_loss
 from exitwave.specimens.layers import mos2
@@ -125,7 +128,7 @@ def test_a_network_learns_from_a_scan_without_a_label(scan, counts):
     before = {name: each.clone() for name, each in network.state_dict().items()}
     shares = methods.coarse(methods.shares(SMOKE, counts, scan))
     probe = {"dose": SMOKE.dose, "semiangle": SMOKE.semiangle, "defocus": SMOKE.defocus}
-    pupil = general.taught_by(network, parameters, counts, scan)
+    pupil = general.taught_by(network, parameters, counts, scan, rate=1e-3)
     first, last = (
         general.share(general.image(each, shares, **probe), scan.phase) for each in (network, pupil)
     )
@@ -151,8 +154,12 @@ def test_the_true_phase_explains_the_patterns_best(scan, counts):
 # --- the study ------------------------------------------------------------------------------------
 
 
-def test_the_study_at_smoke_scale(sets):
-    made = general.general(SMOKE)
+@pytest.fixture(scope="module")
+def made(sets):
+    return general.general(SMOKE)
+
+
+def test_the_study_at_smoke_scale(made):
     assert all(np.isfinite(each.values).all() for each in made.data_vars.values())
     assert made["adapted_error"].dims == ("dose",)
     assert made["thick_likeness"].dims == ("thickness",)
@@ -169,3 +176,52 @@ def test_scans_of_a_drawn_probe_hold_all_electrons(sets):
         assert ((each.semiangle >= 0.015) & (each.semiangle <= 0.03)).all()
         assert (each.defocus.abs() <= 100).all()
     assert replace(sets[0], step=torch.full((3, 2), 0.3)).area.numpy() == pytest.approx(0.09)
+
+
+# --- figures --------------------------------------------------------------------------------------
+
+
+def curves(drawn):
+    """Return the curves of an overlay by label."""
+    return {each.label: each for each in drawn.traverse(lambda each: each, [hv.Curve])}
+
+
+def test_the_figure_of_all_methods_has_each_at_its_mean(made):
+    setup()
+    names = ("adf", "com", "linear", "conv", "label")
+    runs = {
+        dose: xr.Dataset(
+            {f"{name}_scaled_error": ("seed", [i / dose, 3 * i / dose]) for i, name in enumerate(names, 1)}
+        )
+        for dose in (1e3, 1e5)
+    }
+    several = xr.concat([made, 3 * made], "seed")
+    ways = ("ssb", "parallax")
+    direct = xr.Dataset(
+        {"scaled_error": (("seed", "way", "dose"), np.full((2, 2, 4), 0.3))},
+        {"way": list(ways), "dose": made["dose"].values},
+    )  # fmt: skip
+    drawn = curves(figures.every_method(runs, direct, several, "scaled_error", "error (rad)"))
+    assert len(drawn) == 9
+    np.testing.assert_allclose(drawn["ptychography"].array(), [[1e3, 0.01], [1e5, 1e-4]])
+    np.testing.assert_allclose(drawn["parallax, 150 Å underfocus"].dimension_values(1), 0.3)
+    np.testing.assert_allclose(
+        drawn["network of many materials"].dimension_values(1), 2 * made["scaled_error"].values
+    )
+    np.testing.assert_allclose(
+        drawn["the same, learning on from the scan"].dimension_values(1),
+        2 * made["adapted_scaled_error"].values,
+    )
+
+
+def test_the_figure_of_probes_is_in_the_unit_of_its_axis(made):
+    setup()
+    several = xr.concat([made, made], "seed")
+    drawn = figures.beyond_training(
+        several, "semiangle", "semi-angle (mrad)", (0.015, 0.03), "21.4 mrad", 1e3
+    )
+    shown = curves(drawn)["network, told 21.4 mrad"]
+    np.testing.assert_allclose(shown.dimension_values(0), [10, 15, 21.4, 30, 40])
+    np.testing.assert_allclose(shown.dimension_values(1), made["semiangle_untrue_share"].values)
+    [span] = drawn.traverse(lambda each: each, [hv.VSpan])
+    assert list(span.data) == [15, 30]

@@ -160,7 +160,7 @@ def test_the_right_scale_of_a_phase_is_learned_from_electrons(probe, factor):
     network, losses = Gain(factor), []
     pupil = learned_scan.teach(
         network, counts, phase[..., None, None], None, model, steps=150, unit=1.0, generator=seeded(0),
-        observe=lambda step, loss: losses.append((step, loss)),
+        rate=1e-3, observe=lambda step, loss: losses.append((step, loss)),
     )  # fmt: skip
     assert pupil.factor.item() == pytest.approx(1, abs=0.02)
     assert network.factor.item() == pytest.approx(factor)

@@ -26,7 +26,6 @@ BLOCK = 8
 _PIECE, _EDGE = 32, 8
 # Half width of the interpolating function, positions.
 _LOBES = 4
-_RATE = 1e-3
 
 
 def predict(network: nn.Module, seen: Tensor, told: Tensor | None = None) -> Tensor:
@@ -167,7 +166,7 @@ def model_of(shape: tuple[int, int], step: tuple[float, float], probe: Tensor, s
 
 def teach(
     network: nn.Module, counts: Tensor, seen: Tensor, told: Tensor | None, model: Model, *, steps: int,
-    unit: float, generator: torch.Generator, observe: Observe | None = None,
+    unit: float, generator: torch.Generator, rate: float = 1e-4, observe: Observe | None = None,
 ) -> nn.Module:  # fmt: skip
     """Let a copy of a network learn from the electrons of one scan.
 
@@ -183,6 +182,8 @@ def teach(
     unit : float
         Of the network's phase, rad.
     generator : torch.Generator
+    rate : float
+        Of Adam at the beginning; for a network that knows something. One that knows nothing needs 1e-3.
     observe : callable, optional
 
     Returns
@@ -196,11 +197,11 @@ def teach(
         If what it learns is not finite.
     """
     pupil, size = copy.deepcopy(network).train(), model.piece
-    optimiser = torch.optim.Adam(pupil.parameters(), _RATE)
+    optimiser = torch.optim.Adam(pupil.parameters(), rate)
     for step in range(steps):
         for group in optimiser.param_groups:
             # To nothing at the end, as each piece pulls elsewhere.
-            group["lr"] = _RATE * (1 - step / steps)
+            group["lr"] = rate * (1 - step / steps)
         y, x = (int(torch.randint(0, n - size + 1, (), generator=generator)) for n in counts.shape[:2])
         piece = slice(y, y + size), slice(x, x + size)
         made = pupil(seen[piece][None].float(), *([] if told is None else [told]))

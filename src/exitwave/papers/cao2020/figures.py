@@ -226,11 +226,13 @@ def beyond_training(
     axes, at = (label, "error over the spread of the phase"), factor * run[name].values
     drawn = [hv.VSpan(*(factor * each for each in learned)).opts(color="#dddddd", alpha=0.6)]
     for kind, title, colour in (
-        ("share", "network, told", _EVERY[""][1]), ("untrue_share", f"network, told {usual}", "black"),
-        ("com_share", NAMES["com"], _COLOURS["com"]),
+        ("share", "network, told", _EVERY[""][1]),
+        ("untrue_share", f"network, told {usual}", figures.COLOURS[3]),
+        ("adapted_share", "network, told, learning on from the scan", "black"),
+        ("com_share", NAMES["com"], _COLOURS["com"]), ("label_share", NAMES["label"], _COLOURS["label"]),
     ):  # fmt: skip
         values = run[f"{name}_{kind}"].transpose(..., name).values
-        height = figures.LINE_HEIGHT + 3 * _LINE
+        height = figures.LINE_HEIGHT + 5 * _LINE
         drawn.append(hv.Curve((at, values.mean(0)), *axes, label=title).opts(color=colour, height=height))
         points = [(x, float(y)) for row in values for x, y in zip(at, row, strict=True)]
         drawn.append(hv.Scatter(points, *axes).opts(color=colour, height=height))

@@ -48,6 +48,8 @@ ASKED_DEFOCI = (-200.0, -100.0, -50.0, 0.0, 50.0, 100.0, 200.0)
 _JUDGED = 24
 _DATA_SEED = 77
 _AVERAGE = 0.995
+# Rates of learning from one scan, of a network that has learned before, and of one that has not.
+_KNOWING, _NEW = 1e-4, 1e-3
 # rad: what 1 of the network is, and what is added to the variance of a phase, by which its error is divided.
 _UNIT, _FLOOR = 0.1, 0.03
 # For those who use the network; stored results know the other name.
@@ -237,8 +239,9 @@ def image(
 
 
 def taught_by(
-    network: ScanNet, parameters: Parameters, counts: Tensor, scan: Scan, device: str = "cpu"
-) -> ScanNet:
+    network: ScanNet, parameters: Parameters, counts: Tensor, scan: Scan, device: str = "cpu", *,
+    rate: float = _KNOWING,
+) -> ScanNet:  # fmt: skip
     """Return a copy of a network that has learned from the electrons of a scan, which does not drift."""
     _, first, sampling = methods.started(parameters, counts.to(device), scan)
     told = scan_conditions(parameters.dose, parameters.semiangle, parameters.defocus).to(device)
@@ -247,7 +250,7 @@ def taught_by(
         network, counts.to(device), methods.coarse(methods.shares(parameters, counts, scan)).to(device),
         told if network.architecture["conditions"] else None,
         learned_scan.model_of((rows, columns), scan.step, first.probe, sampling), steps=parameters.taught,
-        unit=_UNIT, generator=torch.Generator().manual_seed(parameters.seed),
+        unit=_UNIT, generator=torch.Generator().manual_seed(parameters.seed), rate=rate,
     )  # fmt: skip
     assert isinstance(pupil, ScanNet)
     return pupil
@@ -275,7 +278,8 @@ def general(parameters: Parameters, device: str = "cpu", *, how: Training = _PLA
         and as ``alone_...``, where it has learned from nothing else. Over ``thickness`` of PrScO3:
         ``thick_likeness``, ``thick_contrast``, ``thick_resolution``. ``semiangle_share``, ``defocus_share``
         (``semiangle``, ``defocus``): error over spread of a small scan of MoS2, ``..._com_share`` of the
-        centre of mass, and ``..._untrue_share`` where it is told the probe of the parameters instead.
+        centre of mass and ``..._label_share`` of ptychography; ``..._untrue_share`` where it is told the
+        probe of the parameters instead, ``..._adapted_share`` where it has learned on from that scan.
         ``seconds``, of a scan; ``taught_seconds``, of learning from it; ``weights``; ``fraction`` of the
         planned steps.
     """
@@ -328,9 +332,12 @@ def _of_doses(parameters: Parameters, network: ScanNet, device: str) -> dict[str
         counts = counted(at, thin, torch.Generator().manual_seed(1000 * parameters.seed))
         shares = methods.coarse(methods.shares(at, counts, thin))
         pupils = {"": network}
-        for name, start in (("adapted_", network), ("alone_", build(parameters))):
+        for name, start, rate in (
+            ("adapted_", network, _KNOWING),
+            ("alone_", build(parameters), _NEW),
+        ):
             begin = time.perf_counter()
-            pupils[name] = taught_by(start, at, counts, thin, device)
+            pupils[name] = taught_by(start, at, counts, thin, device, rate=rate)
             taught.append(time.perf_counter() - begin)
         for prefix, each in pupils.items():
             begin = time.perf_counter()
@@ -377,13 +384,16 @@ def _of_probes(parameters: Parameters, network: ScanNet, device: str) -> dict[st
             [scan] = expected(at, [specimen], device)
             counts = counted(at, scan, torch.Generator().manual_seed(1000 * parameters.seed + 11))
             shares = methods.coarse(methods.shares(at, counts, scan))
+            pupil, true = taught_by(network, at, counts, scan, device), usual | {name: value}
             rows.append([
-                *(share(image(network, shares, dose=at.dose, device=device, **told), scan.phase)
-                  for told in (usual | {name: value}, usual)),
+                *(share(image(each, shares, dose=at.dose, device=device, **told), scan.phase)
+                  for each, told in ((network, true), (network, usual), (pupil, true))),
                 share(methods.centre_of_mass(at, counts, scan), scan.phase),
+                share(methods.label(at, counts, scan, device).phase, scan.phase),
             ])  # fmt: skip
         text = f"phase error over the spread of the truth, small scan of MoS2, by {name}"
-        for kind, column in zip(("share", "untrue_share", "com_share"), np.array(rows).T, strict=True):
+        kinds = ("share", "untrue_share", "adapted_share", "com_share", "label_share")
+        for kind, column in zip(kinds, np.array(rows).T, strict=True):
             found[f"{name}_{kind}"] = quantity(list(column), "1", text, (name,))
         found[name] = quantity(list(values), units, f"{name} of the probe", (name,))
     return found
