@@ -94,7 +94,7 @@ def test_interpolation_keeps_constants_and_waves():
 @pytest.mark.parametrize("step", [(STEP, STEP), (0.35, 0.5)])
 def test_patterns_of_a_piece_are_those_of_the_whole_object(probe, step):
     """The phase at the positions, made an object, is the object that was scanned; axes included."""
-    model = learned_scan.model_of((40, 33), step, probe, SAMPLING)
+    model = learned_scan.model_of((48, 41), step, probe, SAMPLING)
     assert model.piece == 32
     phase = smooth(32, 32, seeded(1))
     # The same by one cosine transform after the other: a dense matrix, no windows.
@@ -118,7 +118,7 @@ def test_patterns_of_a_piece_are_those_of_the_whole_object(probe, step):
 
 def test_a_gradient_of_the_phase_moves_the_patterns(probe):
     """Towards higher frequencies where the phase rises: 1 rad per Å is 1/2π per Å."""
-    model = learned_scan.model_of((32, 32), (STEP, STEP), probe, SAMPLING)
+    model = learned_scan.model_of((40, 40), (STEP, STEP), probe, SAMPLING)
     y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
     made = model.patterns(0.3 * STEP * y - 0.1 * STEP * x)
     order = torch.fft.fftfreq(PIXELS, SAMPLING)
@@ -128,6 +128,11 @@ def test_a_gradient_of_the_phase_moves_the_patterns(probe):
     still = scanning.patterns(torch.ones(1, 60, 60, dtype=torch.complex64), probe, model.places[:1], SAMPLING)
     assert float((ky - (still.sum(2) * order).sum()).mean()) == pytest.approx(0.3 / (2 * math.pi), rel=0.05)
     assert float((kx - (still.sum(1) * order).sum()).mean()) == pytest.approx(-0.1 / (2 * math.pi), rel=0.05)
+
+
+@pytest.mark.parametrize(("shape", "piece"), [((24, 30), 24), ((32, 32), 24), ((40, 67), 32), ((90, 48), 32)])
+def test_a_piece_can_move_where_the_scan_has_room(probe, shape, piece):
+    assert learned_scan.model_of(shape, (STEP, STEP), probe, SAMPLING).piece == piece
 
 
 def test_a_scan_that_is_too_small_for_a_piece_is_refused(probe):
@@ -153,7 +158,7 @@ class Gain(nn.Module):
 def test_the_right_scale_of_a_phase_is_learned_from_electrons(probe, factor):
     """The network is shown the true phase, and must find by how much to multiply it: 1."""
     phase = smooth(32, 32, seeded(2))
-    model = learned_scan.model_of((32, 32), (STEP, STEP), 1e3 * probe, SAMPLING)
+    model = learned_scan.model_of((40, 40), (STEP, STEP), 1e3 * probe, SAMPLING)
     counts = torch.zeros(32, 32, PIXELS, PIXELS)
     expected = model.patterns(phase)
     counts[8:24, 8:24] = torch.poisson(expected, generator=seeded(3)).unflatten(0, (16, 16))
@@ -170,7 +175,7 @@ def test_the_right_scale_of_a_phase_is_learned_from_electrons(probe, factor):
 
 
 def test_what_explains_nothing_is_refused(probe):
-    model = learned_scan.model_of((32, 32), (STEP, STEP), probe, SAMPLING)
+    model = learned_scan.model_of((40, 40), (STEP, STEP), probe, SAMPLING)
     counts = torch.full((32, 32, PIXELS, PIXELS), math.nan)
     with pytest.raises(InputError, match="explains nothing"):
         learned_scan.teach(

@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 @scan_command
 def retrieve_network(
     data: Data, output: Output, given: ScanOptions,
-    learn: Annotated[
-        int,
-        typer.Option(min=0, help="Updates by which it learns on from this scan, without a label; try 200."),
-    ] = 0,
     dose: Annotated[
         float | None,
         typer.Option(help="Electrons per Å²; default: the numbers of the file count electrons."),
@@ -30,7 +26,6 @@ def retrieve_network(
     weights: Annotated[
         Path | None, typer.Option(help="Weights of the network, a .safetensors file; default: released.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of learning on.")] = 0,
     preview: Preview = True,
     device: Device = "cpu",
 ) -> None:  # fmt: skip
@@ -40,8 +35,8 @@ def retrieve_network(
     given.
 
     The network is told dose, semi-angle and defocus, and warns where they, or the steps of the scan, are not
-    as in its training. With --learn it goes on learning from the electrons of this scan, as ptychography
-    does: the phase must explain the patterns. How much of them it leaves unexplained is said in the end.
+    as in its training. How much of the patterns its phase leaves unexplained is said in the end: near 100 %
+    it is worth nothing.
     """
     from exitwave.cli.scan_network_preview import draw
     from exitwave.networks.scannet import scan_conditions
@@ -53,9 +48,9 @@ def retrieve_network(
     with stages() as stage:
         result = scan_network.retrieve(
             ready.scan, ready.disk, network=network, trained=trained, conditions=scan_conditions, dose=dose,
-            taught=learn, seed=seed, device=device, stage=stage, warn=ready.warn,
+            device=device, stage=stage, warn=ready.warn,
         )  # fmt: skip
-    used = {"learn": learn, "dose": dose, "seed": seed, "weights": path.name}
+    used = {"dose": dose, "weights": path.name}
     finish(result, output, data, ready, draw if preview else None, device=device, used=used)
     out.print("\n".join(report(result)), markup=False)
 

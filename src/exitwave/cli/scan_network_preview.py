@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
@@ -10,7 +9,7 @@ from exitwave.cli.pictures import borders, label_lengths, panels, show, unit_of
 
 
 def draw(result: xr.Dataset) -> Figure:
-    """Return the figure: bright field, dark field, phase, and the loss if the network has learned on."""
+    """Return the figure: bright field, dark field and phase."""
     unit, name = unit_of(result)
     extent = borders(result, unit)
     figure, axes = panels(result["phase"].values, 2, 2)
@@ -24,11 +23,5 @@ def draw(result: xr.Dataset) -> Figure:
     else:
         axes[1].remove()
     label_lengths(images, name)
-    if "loss" in result:
-        loss = result["loss"].values
-        axes[3].plot(np.arange(1, len(loss) + 1), loss, color="#0072b2", linewidth=1)
-        axes[3].set(xlabel="update", ylabel="deviance over the mean of a pixel (1)", title="learning on")
-        axes[3].set_yscale("log")
-    else:
-        axes[3].remove()
+    axes[3].remove()
     return figure

@@ -149,8 +149,9 @@ def model_of(shape: tuple[int, int], step: tuple[float, float], probe: Tensor, s
     InputError
         If the scan is too small for a piece.
     """
-    piece = min(_PIECE, *(n // BLOCK * BLOCK for n in shape))
-    if piece <= 2 * _EDGE:
+    # Smaller than the scan where that can be: a piece that never moves teaches nothing about its edges.
+    piece = max(min(_PIECE, *((n - BLOCK) // BLOCK * BLOCK for n in shape)), 2 * _EDGE + BLOCK)
+    if piece > min(shape):
         raise InputError(
             f"a scan of {shape[0]} x {shape[1]} positions: give {2 * _EDGE + BLOCK} or more along each side"
         )

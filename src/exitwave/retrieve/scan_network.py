@@ -1,10 +1,10 @@
-"""The phase of a 4D-STEM scan in a file by a trained network, which may learn on from the scan."""
+"""The phase of a 4D-STEM scan in a file by a trained network, and how far it explains the patterns."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import xarray as xr
@@ -168,8 +168,7 @@ def resampled(counts: Tensor, matrix: Tensor) -> Tensor:
 
 def retrieve(
     scan: Scan, disk: Disk, *, network: nn.Module, trained: Trained, conditions: Conditions,
-    dose: float | None = None, taught: int = 0, seed: int = 0, device: str = "cpu", stage: Stage = no_stage,
-    warn: Warn = silent,
+    dose: float | None = None, device: str = "cpu", stage: Stage = no_stage, warn: Warn = silent,
 ) -> xr.Dataset:  # fmt: skip
     """Retrieve the phase of a scan by a network.
 
@@ -185,10 +184,6 @@ def retrieve(
     conditions : callable
     dose : float, optional
         Electrons per Å²; by default the patterns are taken to count electrons.
-    taught : int
-        Updates by which it learns on from the electrons of this scan, without a label; 0 for none.
-    seed : int
-        Of their order.
     device : str
     stage, warn : callable
         Told what is done, and lines.
@@ -197,8 +192,8 @@ def retrieve(
     -------
     xarray.Dataset
         Layout ``phase``, rad, of mean 0, at the positions of the scan. Besides ``bright_field``,
-        ``dark_field``, ``unexplained``, the deviance of some patterns over that for an empty object, and
-        ``loss`` if it learned on. The attribute ``trained`` says what the network knows.
+        ``dark_field`` and ``unexplained``, the deviance of some patterns over that for an empty object. The
+        attribute ``trained`` says what the network knows.
 
     Raises
     ------
@@ -224,21 +219,9 @@ def retrieve(
     ):  # fmt: skip
         warn(text)
     given, told = _inputs(patterns, disk, found, trained, angle), conditions(dose, seen.semiangle, defocus)
-    told = told.to(device)
     model, counts = _explained(patterns, seen, found, defocus)
-    losses: list[float] = []
     network = network.to(device).eval()
-    if taught:
-
-        def observe(step: int, loss: float) -> None:
-            losses.append(loss)
-            stage(f"learning from the scan (loss {loss:.4g})", step, taught)
-
-        network = learned_scan.teach(
-            network, counts.to(device), given.to(device), told, _moved(model, device), steps=taught,
-            unit=trained.unit, generator=torch.Generator().manual_seed(seed), observe=observe,
-        )  # fmt: skip
-    phase = trained.unit * learned_scan.predict(network, given.to(device), told).cpu()
+    phase = trained.unit * learned_scan.predict(network, given.to(device), told.to(device)).cpu()
     record = records.phase(phase.numpy(), sampling=seen.step, energy=seen.energy)
     record["bright_field"] = scan_pass.image(seen.bright, "1", "share of the electrons in the bright disk")
     if seen.dark is not None:
@@ -246,8 +229,6 @@ def retrieve(
     record["unexplained"] = scan_pass.scalar(
         _unexplained(phase, counts, model), "1", "deviance of patterns over that for an empty object"
     )
-    if losses:
-        record["loss"] = ("update", losses, {"units": "1", "long_name": "deviance over the mean of a pixel"})
     record.attrs["trained"] = f"network {trained.statement()}"
     return scan_pass.described(record, seen, found, disk, pixels=scan.frequency())
 
@@ -274,11 +255,6 @@ def _explained(
     _, first = ScanGeometry(defocus, 0.0).start(counts, seen.step, patterns.sampling, energy=seen.energy)
     rows, columns = counts.shape[:2]
     return learned_scan.model_of((rows, columns), seen.step, first.probe, patterns.sampling), counts
-
-
-def _moved(model: learned_scan.Model, device: str) -> learned_scan.Model:
-    names = ("probe", "places", "rows", "columns")
-    return replace(model, **{name: getattr(model, name).to(device) for name in names})
 
 
 def _unexplained(phase: Tensor, counts: Tensor, model: learned_scan.Model) -> float:

@@ -168,7 +168,7 @@ _EVERY = {
     "conv": (NAMES["conv"], figures.COLOURS[3], "dashed"),
     "label": (NAMES["label"], figures.COLOURS[4], "solid"),
     "": ("network of many materials", figures.COLOURS[5], "solid"),
-    "adapted_": ("the same, learning on from the scan", "black", "solid"),
+    "alone_": ("a network that learns from the scan alone", "black", "solid"),
 }
 
 
@@ -228,11 +228,10 @@ def beyond_training(
     for kind, title, colour in (
         ("share", "network, told", _EVERY[""][1]),
         ("untrue_share", f"network, told {usual}", figures.COLOURS[3]),
-        ("adapted_share", "network, told, learning on from the scan", "black"),
         ("com_share", NAMES["com"], _COLOURS["com"]), ("label_share", NAMES["label"], _COLOURS["label"]),
     ):  # fmt: skip
         values = run[f"{name}_{kind}"].transpose(..., name).values
-        height = figures.LINE_HEIGHT + 5 * _LINE
+        height = figures.LINE_HEIGHT + 4 * _LINE
         drawn.append(hv.Curve((at, values.mean(0)), *axes, label=title).opts(color=colour, height=height))
         points = [(x, float(y)) for row in values for x, y in zip(at, row, strict=True)]
         drawn.append(hv.Scatter(points, *axes).opts(color=colour, height=height))

@@ -279,7 +279,7 @@ def general(parameters: Parameters, device: str = "cpu", *, how: Training = _PLA
         ``thick_likeness``, ``thick_contrast``, ``thick_resolution``. ``semiangle_share``, ``defocus_share``
         (``semiangle``, ``defocus``): error over spread of a small scan of MoS2, ``..._com_share`` of the
         centre of mass and ``..._label_share`` of ptychography; ``..._untrue_share`` where it is told the
-        probe of the parameters instead, ``..._adapted_share`` where it has learned on from that scan.
+        probe of the parameters instead.
         ``seconds``, of a scan; ``taught_seconds``, of learning from it; ``weights``; ``fraction`` of the
         planned steps.
     """
@@ -384,15 +384,14 @@ def _of_probes(parameters: Parameters, network: ScanNet, device: str) -> dict[st
             [scan] = expected(at, [specimen], device)
             counts = counted(at, scan, torch.Generator().manual_seed(1000 * parameters.seed + 11))
             shares = methods.coarse(methods.shares(at, counts, scan))
-            pupil, true = taught_by(network, at, counts, scan, device), usual | {name: value}
             rows.append([
-                *(share(image(each, shares, dose=at.dose, device=device, **told), scan.phase)
-                  for each, told in ((network, true), (network, usual), (pupil, true))),
+                *(share(image(network, shares, dose=at.dose, device=device, **told), scan.phase)
+                  for told in (usual | {name: value}, usual)),
                 share(methods.centre_of_mass(at, counts, scan), scan.phase),
                 share(methods.label(at, counts, scan, device).phase, scan.phase),
             ])  # fmt: skip
         text = f"phase error over the spread of the truth, small scan of MoS2, by {name}"
-        kinds = ("share", "untrue_share", "adapted_share", "com_share", "label_share")
+        kinds = ("share", "untrue_share", "com_share", "label_share")
         for kind, column in zip(kinds, np.array(rows).T, strict=True):
             found[f"{name}_{kind}"] = quantity(list(column), "1", text, (name,))
         found[name] = quantity(list(values), units, f"{name} of the probe", (name,))
