@@ -32,7 +32,7 @@ pairs: $(VENV)/.installed  ## Write notebooks/*.ipynb from notebooks/*.py, which
 	  --to ipynb notebooks/*.py
 
 check-rows: $(VENV)/.installed  ## Recompute two rows of the ledger, chosen by SEED, and compare with data/
-	$(BIN)/exitwave reproduce --check 2 --seed $(or $(SEED),0) --budget-minutes 12
+	$(BIN)/exitwave reproduce --check 2 --seed $(or $(SEED),0) --budget-minutes 8
 
 publish: $(VENV)/.installed  ## Build the book and copy it to public/ for a web server
 	$(BIN)/exitwave book --publish public
