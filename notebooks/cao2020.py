@@ -433,17 +433,17 @@ row(
 ) if general is not None else None
 
 # %% [markdown]
-# **Takeaway.** On materials of elements that no scan held it errs by 0.29 of the spread of the phase, by 0.27 on those it knows, and the centre of mass by 0.80: it has learned how patterns become phases, not materials. To be told the probe matters little in focus and more at the end of what it has learned, 100 Å away, where a wrong word makes its error half as large again. Beyond, at 200 Å, it is worth less than an empty image, while ptychography, which knows optics and no materials, hardly minds. Nor does it know thick crystals: its image of 20 nm of PrScO₃ is like the projected potential by 0.80, that of the 4D convolutions by 0.88, the dark field by 0.67. Data: {download}`general <../data/cao2020/workshop/general.nc>`.
+# **Takeaway.** On materials of elements that no scan held it errs by 0.29 of the spread of the phase, by 0.26 on those it knows, and the centre of mass by 0.80: it has learned how patterns become phases, not materials. To be told the probe matters little in focus and more at the end of what it has learned, 100 Å away, where a wrong word makes its error two thirds larger. Beyond, at 200 Å, it is worth less than an empty image, while ptychography, which knows optics and no materials, hardly minds. Nor does it know thick crystals: its image of 20 nm of PrScO₃ is like the projected potential by 0.80, that of the 4D convolutions by 0.88, the dark field by 0.67. Data: {download}`general <../data/cao2020/workshop/general.nc>`.
 
 # %% tags=["hide-cell"]
 if general is not None:
     assert Parameters.at("workshop").materials == 160
     mean = {name: general[name].mean("seed") for name in general.data_vars}
-    assert abs(float(mean["unseen_share"]) - 0.29) < 0.015, float(mean["unseen_share"])
-    assert abs(float(mean["seen_share"]) - 0.27) < 0.015, float(mean["seen_share"])
+    assert abs(float(mean["unseen_share"]) - 0.29) < 0.005, float(mean["unseen_share"])
+    assert abs(float(mean["seen_share"]) - 0.26) < 0.005, float(mean["seen_share"])
     assert abs(float(mean["unseen_com_share"]) - 0.80) < 0.01
     wrong = mean["defocus_untrue_share"] / mean["defocus_share"]
-    assert 1.3 < float(wrong.sel(defocus=[-100, 100]).mean()) < 1.9, wrong.values
+    assert 1.6 < float(wrong.sel(defocus=[-100, 100]).mean()) < 1.8, wrong.values
     assert float(abs(wrong.sel(defocus=[-50, 50]) - 1).max()) < 0.2, wrong.values
     far = mean["defocus_share"].sel(defocus=[-200, 200])
     assert float(far.min()) > 1, far.values

@@ -223,5 +223,9 @@ def test_the_figure_of_probes_is_in_the_unit_of_its_axis(made):
     shown = curves(drawn)["network, told 21.4 mrad"]
     np.testing.assert_allclose(shown.dimension_values(0), [10, 15, 21.4, 30, 40])
     np.testing.assert_allclose(shown.dimension_values(1), made["semiangle_untrue_share"].values)
+    axes = hv.render(drawn)
+    assert (axes.xaxis[0].axis_label, axes.yaxis[0].axis_label) == (
+        "semi-angle (mrad)", "error over the spread of the phase",
+    )  # fmt: skip
     [span] = drawn.traverse(lambda each: each, [hv.VSpan])
     assert list(span.data) == [15, 30]

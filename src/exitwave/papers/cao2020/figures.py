@@ -235,7 +235,10 @@ def beyond_training(
         drawn.append(hv.Curve((at, values.mean(0)), *axes, label=title).opts(color=colour, height=height))
         points = [(x, float(y)) for row in values for x, y in zip(at, row, strict=True)]
         drawn.append(hv.Scatter(points, *axes).opts(color=colour, height=height))
-    return hv.Overlay(drawn).opts(legend_position="bottom", legend_cols=1, ylim=(0, None))
+    # The span comes first and has no axes of its own.
+    return hv.Overlay(drawn).opts(
+        legend_position="bottom", legend_cols=1, ylim=(0, None), xlabel=axes[0], ylabel=axes[1]
+    )
 
 
 def from_starts(run: xr.Dataset, kind: str, label: str) -> Any:
