@@ -28,6 +28,7 @@ Conditions = Callable[[float, float, float], Tensor]
 _SAME = 0.02  # relative, of energies, steps and pixels
 _PARTS = 8  # of a pixel, along each side, or of a new one if that is smaller
 _PIECES = 4  # by which a phase is checked
+_RIM = 1.0  # pixels beyond the radius of the bright disk that are its edge
 _AT_ONCE = 512  # patterns that are resampled
 
 
@@ -251,10 +252,15 @@ def _explained(
     counts, size = patterns.counts, patterns.counts.shape[-1]
     if found != Orientation():
         counts = resampled(counts, resampling((size, size), 1.0, found, count=size, out=1.0))
-    # The mean of the patterns is the aperture.
     _, first = ScanGeometry(defocus, 0.0).start(counts, seen.step, patterns.sampling, energy=seen.energy)
+    # The mean of the patterns is the aperture, but for what is scattered beyond the bright disk.
+    order = torch.fft.fftfreq(size, 1 / size)
+    rim = _RIM if found == Orientation() else 2 * _RIM  # turned pixels are larger
+    inside = torch.hypot(order[:, None], order) <= patterns.radius + rim
+    beam = torch.fft.ifft2(torch.fft.fft2(first.probe) * inside)
+    beam = beam * (first.probe.abs().square().sum() / beam.abs().square().sum()).sqrt()
     rows, columns = counts.shape[:2]
-    return learned_scan.model_of((rows, columns), seen.step, first.probe, patterns.sampling), counts
+    return learned_scan.model_of((rows, columns), seen.step, beam, patterns.sampling), counts
 
 
 def _unexplained(phase: Tensor, counts: Tensor, model: learned_scan.Model) -> float:
