@@ -320,7 +320,7 @@ if main is not None:
 # %% [markdown]
 # ## Dose
 #
-# The same at other doses: 10³ electrons per Å² (`transfer-low`), 10⁴ (`transfer-middle`), 10⁵ and 10⁶ (`transfer-high`); networks and labels anew for each.
+# The same at other doses: 10³ electrons per Å² (`transfer-low`), 10⁵ and 10⁶ (`transfer-high`), and 10⁴ (`transfer-middle`) where that is stored; networks and labels anew for each.
 
 # %%
 doses = {1e3: stored("transfer-low"), 1e4: stored("transfer-middle"), 1e5: main, 1e6: stored("transfer-high")}
@@ -410,12 +410,12 @@ if begun is not None:
 # %% [markdown]
 # ## A network for any thin specimen
 #
-# The paper's networks know half a scan of one crystal, and what ptychography made of it. A network of another kind ({class}`exitwave.networks.scannet.ScanNet`) learns from 160 small scans of as many two-dimensional materials, whose phases are known because they are simulated, with probes of 15 to 30 mrad within 100 Å of focus and 300 to 10⁶ electrons per Å². It reads each pattern once, looks at the whole field, and is told dose, semi-angle and defocus ({mod}`exitwave.papers.cao2020.general`). No material of molybdenum and sulphur is among them. Error over the spread of the true phase, 10⁵ electrons per Å², median over 24 scans each:
+# The paper's networks know half a scan of one crystal, and what ptychography made of it. A network of another kind ({class}`exitwave.networks.scannet.ScanNet`) learns from 160 small scans of as many two-dimensional materials, whose phases are known because they are simulated, with probes of 15 to 30 mrad within 100 Å of focus and 300 to 10⁶ electrons per Å². It reads each pattern once, looks at the whole field, and is told dose, semi-angle and defocus ({mod}`exitwave.papers.cao2020.general`). No material of just molybdenum and sulphur is among them, but relatives are, with one of both elements or of the same structure type. Error over the spread of the true phase, 10⁵ electrons per Å², median over 24 scans each:
 
 # %%
 general = stored("general")
 if general is not None:
-    lines = ["| | materials it learned from | materials of other elements |", "|---|---|---|"]
+    lines = ["| | materials it learned from | other combinations of elements |", "|---|---|---|"]
     for title, kind in (("integrated centre of mass", "com_share"), ("network of many materials", "share")):
         cells = [f"{float(general[f'{each}_{kind}'].mean()):.3f}" for each in ("seen", "unseen")]
         lines.append(f"| {title} | {' | '.join(cells)} |")
@@ -433,7 +433,7 @@ row(
 ) if general is not None else None
 
 # %% [markdown]
-# **Takeaway.** On materials of elements that no scan held it errs by 0.29 of the spread of the phase, by 0.26 on those it knows, and the centre of mass by 0.80: it has learned how patterns become phases, not materials. To be told the probe matters little in focus and more at the end of what it has learned, 100 Å away, where a wrong word makes its error two thirds larger. Beyond, at 200 Å, it is worth less than an empty image, while ptychography, which knows optics and no materials, hardly minds. Nor does it know thick crystals: its image of 20 nm of PrScO₃ is like the projected potential by 0.80, that of the 4D convolutions by 0.88, the dark field by 0.67. Data: {download}`general <../data/cao2020/workshop/general.nc>`.
+# **Takeaway.** On materials whose combination of elements it has not met it errs by 0.29 of the spread of the phase, by 0.26 on those it knows, and the centre of mass by 0.80: it has learned how patterns become phases more than materials. To be told the probe matters little in focus and more at the end of what it has learned, 100 Å away, where a wrong word makes its error two thirds larger. Beyond, at 200 Å, it is worth less than an empty image, while ptychography, which knows optics and no materials, errs by 0.3 and 0.6. Nor does it know thick crystals: its image of 20 nm of PrScO₃ is like the projected potential by 0.80, that of the 4D convolutions by 0.88, the dark field by 0.67. Data: {download}`general <../data/cao2020/workshop/general.nc>`.
 
 # %% tags=["hide-cell"]
 if general is not None:
@@ -447,7 +447,8 @@ if general is not None:
     assert float(abs(wrong.sel(defocus=[-50, 50]) - 1).max()) < 0.2, wrong.values
     far = mean["defocus_share"].sel(defocus=[-200, 200])
     assert float(far.min()) > 1, far.values
-    assert float(mean["defocus_label_share"].sel(defocus=200)) < 0.4
+    label_far = mean["defocus_label_share"].sel(defocus=[200, -200]).values
+    assert np.allclose(label_far, [0.3, 0.64], atol=0.015), label_far
     assert abs(float(mean["thick_likeness"][-1]) - 0.80) < 0.01
     if main is not None:
         thick_scores = [float(main[f"pso_{name}_likeness"].mean()) for name in ("conv", "adf")]
@@ -466,7 +467,7 @@ row(
 ) if every else None
 
 # %% [markdown]
-# **Takeaway.** The figure to decide by. At 10³ electrons per Å² the network of many materials, although it has seen no MoS₂, errs little more than half as much as the networks that learned from the other half of this very crystal, and half as much as ptychography or anything that learns nothing. From 10⁵ on ptychography is the best. Side bands and parallax end at 1.2 Å, where the lens does; a defocused probe helps neither side bands nor ptychography. A network that learns from this scan alone, without a label or a truth, is better than the direct methods at 10⁵, and not as good as ptychography, which learns from the same. To let the network of many materials learn on in that way does not pay: its phases explain the patterns better by being too large, for neither what atoms have beyond the steps of the scan nor the electrons that moving atoms scatter are in the model. Data: {download}`direct <../data/cao2020/workshop/direct.nc>`.
+# **Takeaway.** The figure to decide by. At 10³ electrons per Å² the network of many materials, although it has seen no MoS₂, errs little more than half as much as the networks that learned from the other half of this very crystal, and half as much as ptychography or anything that learns nothing. From 10⁵ on ptychography is the best. Side bands and parallax end at 1.2 Å, where the lens does; a defocused probe helps neither side bands nor ptychography. A network that learns from this scan alone, without a label or a truth, is better than the direct methods at 10⁵, and not as good as ptychography, which learns from the same. To let the network of many materials learn on in that way does not pay: its errors grow, and most of that is a wrong scale. A reason may be, which is not tested here, that neither what atoms have beyond the steps of the scan nor the electrons that moving atoms scatter are in the model. Data: {download}`direct <../data/cao2020/workshop/direct.nc>`.
 
 # %% tags=["hide-cell"]
 if every:

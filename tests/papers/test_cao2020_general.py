@@ -43,7 +43,7 @@ def counts(scan):
 # --- what is learned from -------------------------------------------------------------------------
 
 
-def test_molybdenum_disulphide_and_the_elements_of_unseen_materials_are_never_learned():
+def test_molybdenum_disulphide_and_the_sets_of_elements_of_unseen_materials_are_never_learned():
     learned, unseen = general.partition(Parameters.at("workshop"))
     assert len(learned) == 160
     assert len(unseen) >= 24

@@ -87,9 +87,8 @@ class Trained:
                 f"an energy of {energy / 1e3:g} keV, but the network was trained with "
                 f"{self.energy / 1e3:g} keV: its phases are those of another interaction constant"
             )
-        lengths = {"steps": (min(step), max(step))}
         for name, (low, high), (least, greatest), factor, unit in (
-            ("steps", lengths["steps"], self.step, 1.0, "Å"),
+            ("steps", (min(step), max(step)), self.step, 1.0, "Å"),
             ("a semi-angle", (semiangle, semiangle), self.semiangle, 1e3, "mrad"),
             ("a dose", (dose, dose), self.dose, 1.0, "electrons per Å²"),
         ):

@@ -44,7 +44,7 @@ SEMIANGLES, DEFOCI, DOSES = (0.015, 0.030), (-100.0, 100.0), (3e2, 1e6)
 ASKED_DOSES = (1e3, 1e4, 1e5, 1e6)
 ASKED_SEMIANGLES = (0.010, 0.015, 0.0214, 0.030, 0.040)
 ASKED_DEFOCI = (-200.0, -100.0, -50.0, 0.0, 50.0, 100.0, 200.0)
-# Materials of elements that no scan held, and of those that some held, by which it is judged.
+# Materials by which it is judged, of each set.
 _JUDGED = 24
 _DATA_SEED = 77
 _AVERAGE = 0.995
@@ -85,7 +85,7 @@ class Scans:
 
 
 def partition(parameters: Parameters) -> tuple[list[Layer], list[Layer]]:
-    """Divide two-dimensional materials by their elements; those of molybdenum and sulphur are never learned.
+    """Divide two-dimensional materials by their sets of elements; that of MoS2 is never learned.
 
     Returns
     -------
