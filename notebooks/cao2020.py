@@ -535,7 +535,7 @@ if main is not None:
 # exitwave retrieve ptychography scan.h5 --energy 80keV --semiangle 21.4mrad --step 0.33A --defocus search -o object.nc
 # ```
 #
-# `parallax`, `ssb` and `dpc` take the same. The network of many materials says where a scan is not as in its training, and how much of the patterns its phase leaves unexplained. Here it is given a corner of the scan above, in a file, by its command:
+# `parallax`, `ssb` and `dpc` take the same. Who has no scan simulates one, of any CIF or of a sheet: `exitwave simulate scan MoS2 --vacancy --defocus 10nm --dose 1e4 -o scan.nc`. The network of many materials says where a scan is not as in its training, and how much of the patterns its phase leaves unexplained. Here it is given a corner of the scan above, in a file, by its command:
 
 # %%
 import os

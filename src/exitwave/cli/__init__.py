@@ -28,6 +28,7 @@ from exitwave.cli.options import (
 from exitwave.cli.parallax import retrieve_parallax
 from exitwave.cli.ptychography import retrieve_ptychography
 from exitwave.cli.scan_network import retrieve_network
+from exitwave.cli.scan_simulation import simulate_scan
 from exitwave.cli.side_band import retrieve_ssb
 from exitwave.cli.training import train
 from exitwave.cli.waves import retrieve_focal_series
@@ -44,6 +45,7 @@ runs_app = typer.Typer(no_args_is_help=True, help="List, show and compare stored
 app.add_typer(runs_app, name="runs")
 app.add_typer(simulate_app, name="simulate")
 app.add_typer(retrieve_app, name="retrieve")
+simulate_app.command("scan")(simulate_scan)
 retrieve_app.command("focal-series")(retrieve_focal_series)
 retrieve_app.command("one-shot")(retrieve_one_shot)
 retrieve_app.command("dpc")(retrieve_dpc)

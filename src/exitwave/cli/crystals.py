@@ -46,10 +46,10 @@ def lacbed_record(
             )
         crystal = crystal.with_debye_waller(debye_waller, only_missing=True)
     depths = [depth for text in thickness for depth in _lengths(text, "thickness")]
-    wanted = [_indices(each, "disk") for each in disks]
+    wanted = [indices(each, "disk") for each in disks]
     field = {
         "energy": quantity(energy, "eV", "energy"),
-        "zone": _indices(zone, "zone axis"),
+        "zone": indices(zone, "zone axis"),
         "half_angle": None if half_angle is None else quantity(half_angle, "rad", "half angle"),
         "pixels": pixels,
     }
@@ -104,7 +104,8 @@ def _lengths(text: str, name: str) -> list[float]:
     return [quantity(part, "Å", name) for part in re.split(r"[,\s]+(?=[-+.\d])", text.strip())]
 
 
-def _indices(text: str, name: str) -> tuple[int, int, int]:
+def indices(text: str, name: str) -> tuple[int, int, int]:
+    """Return three whole numbers that spaces or commas separate; InputError for anything else."""
     parts = text.replace(",", " ").split()
     try:
         first, second, third = (int(part) for part in parts)
