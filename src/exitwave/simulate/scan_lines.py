@@ -202,7 +202,7 @@ def line(
     # The probe is where it should be, and the specimen elsewhere.
     where = torch.stack([torch.full_like(index, number), index], 1) * step - drift * share[:, None]
     lens = Aberrations(C10=-setup.defocus, C30=setup.spherical_aberration)
-    total = torch.zeros(columns, setup.detector, setup.detector)
+    total: Tensor = torch.zeros(columns, setup.detector, setup.detector)
     for each in specimen:
         fine = patterns(each, where.to(device), lens)
         total += detected(
