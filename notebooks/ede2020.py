@@ -123,7 +123,7 @@ def stored(name):
 #
 # The paper takes CIFs from the Crystallography Open Database and splits them by journal, which may well put one structure on both sides. Here crystals come from
 # tables of structure types of every system ({mod}`exitwave.specimens.structures`, {mod}`exitwave.specimens.prototypes`) and are split by *structure
-# type*: an unseen material is of a type that no network has met. A folder of CIFs takes the place of the tables by `cifs=FOLDER` (folders within it are not read: link the files of a COD download into one); there crystals of one space group and one ratio of elements
+# type*: an unseen material is of a type that no network has met. A folder of CIFs takes the place of the tables by `cifs=FOLDER` (folders within it are read, too; of a download of COD link one file into the uppermost); there crystals of one space group and one ratio of elements
 # count as one type. Partial occupancies are kept. CIFs with hydrogen are left out, as in the paper's code, and so are those that cannot be read; the reasons are then shown here.
 
 # %%

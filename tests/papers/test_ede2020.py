@@ -73,6 +73,17 @@ class TestCrystals:
         before = parameters.key()
         (tmp_path / "Fe.cif").write_text((tmp_path / "Fe.cif").read_text().replace("2.867", "2.870"))
         assert parameters.key() != before
+        # As a database is downloaded; files of folders within are a part of the parameters, too.
+        deep = tmp_path / "1" / "00"
+        deep.mkdir(parents=True)
+        (tmp_path / "Ag.cif").rename(deep / "Cu.cif")
+        (deep / "up").symlink_to(tmp_path, target_is_directory=True)
+        assert {c.formula for c in data.from_cifs(parameters)[0]} == {"Cu", "Ag", "Fe", "CuAu"}
+        before = parameters.key()
+        (deep / "Cu.cif").write_text((deep / "Cu.cif").read_text().replace("4.086", "4.087"))
+        assert parameters.key() != before
+        with pytest.raises(InputError, match="in folders within it only: put one, or a link"):
+            data.from_cifs(SMOKE.changed(cifs=str(tmp_path / "1")))
 
     def test_a_folder_without_cifs_is_refused(self, tmp_path):
         with pytest.raises(InputError, match=r"no folder with \.cif files"):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from exitwave.errors import InputError
 from exitwave.readers import cif
-from exitwave.readers.cif import read_cif, read_cif_folder
+from exitwave.readers.cif import cif_files, read_cif, read_cif_folder
 from exitwave.specimens import prototypes
 
 CELL = """_cell_length_a 4.2(1)
@@ -197,6 +197,21 @@ def test_a_folder(tmp_path):
     write(tmp_path, OXIDE.replace("Mg", "Ca"), "A.CIF")
     write(tmp_path, "not read", "notes.txt")
     assert [one.formula for one in read_cif_folder(tmp_path)] == ["Ca3FeO4", "Mg3FeO4"]
+
+
+def test_folders_within_folders_and_links_in_a_circle(tmp_path):
+    """As a database is downloaded: 1/00/1000000.cif; each file is read once, however many ways lead to it."""
+    deep, other = tmp_path / "1" / "00", tmp_path / "2"
+    for folder, element in ((tmp_path, "Mg"), (deep, "Ca"), (other, "Sr")):
+        folder.mkdir(parents=True, exist_ok=True)
+        write(folder, OXIDE.replace("Mg", element), "same.cif")
+    (deep / "up").symlink_to(tmp_path, target_is_directory=True)
+    (other / "aside").symlink_to(deep, target_is_directory=True)
+    (other / "itself").symlink_to(other / "itself")
+    assert [str(path.relative_to(tmp_path)) for path in cif_files(tmp_path)] == [
+        "1/00/same.cif", "2/same.cif", "same.cif"
+    ]  # fmt: skip
+    assert [one.formula for one in read_cif_folder(tmp_path)] == ["Ca3FeO4", "Sr3FeO4", "Mg3FeO4"]
 
 
 def sum_formula(text):

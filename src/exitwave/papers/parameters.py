@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from exitwave.errors import InputError
 from exitwave.project import released_files
+from exitwave.readers.cif import cif_files
 
 Scale = Literal["smoke", "workshop", "gpu", "paper"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
@@ -68,18 +69,30 @@ class PaperParameters(BaseModel):
     def files(self) -> dict[str, Path]:
         """Return the files that parameters name, by parameter; their fields are marked ``file``.
 
+        Of a folder of CIFs (marked ``cifs``) all, those of folders within it too, by their path in it.
+
         Raises
         ------
         InputError
             If one does not exist.
         """
-        found = {}
+        found: dict[str, Path] = {}
         for name in self._marked("file"):
             value = getattr(self, name)
             if value is not None:
                 found[name] = Path(value)
                 if not found[name].is_file():
                     raise InputError(f"parameter {name}={value!r}: no such file")
+        for name in self._marked("cifs"):
+            if value := getattr(self, name):
+                below = {path.relative_to(value).as_posix(): path for path in cif_files(value)}
+                if below and all("/" in path for path in below):
+                    # Those who ask look for one there, and their source stands in stored results.
+                    raise InputError(
+                        f"parameter {name}={value!r}: CIFs in folders within it only: put one, or a link to "
+                        "one, into it"
+                    )
+                found |= below
         return found
 
     def digests(self) -> dict[str, str]:

@@ -87,20 +87,58 @@ def read_cif(path: str | os.PathLike[str], *, block: str | None = None) -> Cryst
     return call(path, "CIF", _crystal, path, chosen)
 
 
-def read_cif_folder(folder: str | os.PathLike[str]) -> list[Crystal]:
-    """Read every ``*.cif`` of a folder, in the order of their names.
+def cif_files(folder: str | os.PathLike[str]) -> list[Path]:
+    """Return every ``*.cif`` of a folder and of all folders within it, in the order of their paths.
+
+    Links to folders are followed, and each folder is looked into once, so that links in a circle do no harm.
+
+    Parameters
+    ----------
+    folder : path
+        For example a download of the Crystallography Open Database.
+
+    Returns
+    -------
+    list of Path
+        Below `folder`; none if it has none.
 
     Raises
     ------
     InputError
-        If the folder has none, or one of them cannot be read.
+        If it, or a folder within it, cannot be read.
+    """
+
+    def failed(error: OSError) -> None:
+        raise InputError(
+            f"{one_line(error.filename)} is no folder that can be read: give one with CIFs"
+        ) from None
+
+    found, known = [], set()
+    for place, within, names in os.walk(folder, onerror=failed, followlinks=True):
+        status = os.stat(place)
+        if (status.st_dev, status.st_ino) in known:
+            within.clear()
+            continue
+        known.add((status.st_dev, status.st_ino))
+        within.sort()  # of two ways to one folder always the same is taken
+        found += [Path(place, name) for name in names if name.lower().endswith(".cif")]
+    return sorted(found)
+
+
+def read_cif_folder(folder: str | os.PathLike[str]) -> list[Crystal]:
+    """Read every ``*.cif`` of a folder and of the folders within it (:func:`cif_files`).
+
+    Raises
+    ------
+    InputError
+        If there is none, or one of them cannot be read.
     """
     try:
-        found = sorted(entry for entry in Path(folder).iterdir() if entry.suffix.lower() == ".cif")
-    except (OSError, TypeError):
+        found = cif_files(folder)
+    except TypeError:
         raise InputError(f"{one_line(folder)} is no folder that can be read: give one with CIFs") from None
     if not found:
-        raise refuse(Path(folder), "no .cif file in this folder: give one with CIFs")
+        raise refuse(Path(folder), "no .cif file in this folder or below: give one with CIFs")
     return [read_cif(path) for path in found]
 
 

@@ -60,7 +60,11 @@ class Parameters(PaperParameters):
     crystals: int = Field(8639, ge=4, description="crystals of all materials; the paper's training set")
     waves: int = Field(24530, ge=4, description="waves to learn from")
     unseen: int = Field(1544, ge=2, description="waves of each unseen set")
-    cifs: str = Field("", description="folder of CIFs in place of the tables of crystals")
+    cifs: str = Field(
+        "",
+        description="folder of CIFs, and of folders of them, in place of the tables of crystals",
+        json_schema_extra={"cifs": True},
+    )
     longest_axis: float = Field(18.0, gt=2, description="of a crystal's cell, Å; the paper has no limit")
     least_depth: float = Field(50.0, gt=0, description="least thickness, Å")
     greatest_depth: float = Field(1000.0, gt=0, description="greatest thickness, Å")
