@@ -20,6 +20,9 @@ from exitwave.project import runs_folder
 
 Axes = Mapping[str, Sequence[Any]]
 
+# Those with which the description of a parameter may end.
+_UNITS = ("Å", "Å^2", "1/Å", "eV", "rad", "V", "A/m", "s")
+
 
 def grid(paper: str, axes: Axes) -> list[PaperParameters]:
     """Return the parameters of every point of a grid, the last axis fastest.
@@ -101,8 +104,14 @@ def gather(results: Sequence[xr.Dataset], axes: Axes, model: type[PaperParameter
         stacked = np.stack(arrays).reshape(shape + arrays[0].shape)
         gathered[name] = xr.Variable((*swept, *first[name].dims), stacked, first[name].attrs)
     for name, values in swept.items():
-        long_name = model.model_fields[name].description or name
+        long_name, units = described(model.model_fields[name].description or name)
         gathered = gathered.assign_coords(
-            {name: xr.Variable(name, values, {"units": "1", "long_name": long_name})}
+            {name: xr.Variable(name, values, {"units": units, "long_name": long_name})}
         )
     return gathered
+
+
+def described(description: str) -> tuple[str, str]:
+    """Return what a parameter is, and its unit: ``film thickness, Å`` has one, others have ``1``."""
+    text, comma, unit = description.rpartition(", ")
+    return (text, unit) if comma and unit in _UNITS else (description, "1")

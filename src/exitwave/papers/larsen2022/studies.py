@@ -10,6 +10,7 @@ from exitwave.papers.larsen2022.agreement import agreement
 from exitwave.papers.larsen2022.comparison import compared
 from exitwave.papers.larsen2022.cost import cost
 from exitwave.papers.larsen2022.data import specimens
+from exitwave.papers.larsen2022.dose_images import dose_images
 from exitwave.papers.larsen2022.filtered import filtered
 from exitwave.papers.larsen2022.iterative import iterative
 from exitwave.papers.larsen2022.multislice import slices
@@ -26,6 +27,7 @@ STUDIES: dict[str, Callable[..., xr.Dataset]] = {
     "agreement": agreement,
     "consistency": consistency,
     "iterative": iterative,
+    "dose_images": dose_images,
     "compared": compared,
     "outside": outside,
     "smearing": smearing,

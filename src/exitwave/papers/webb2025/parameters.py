@@ -64,7 +64,7 @@ class Parameters(PaperParameters):
         1, ge=1, le=3, description="given to an inverse network of version dark: 000, then 200, then 220"
     )
     few_beams: int = Field(
-        49, ge=1, le=1000, description="beams of the pattern that an assisted one is given"
+        49, ge=1, le=1000, description="about so many beams of a pattern of few, as an assisted one is given"
     )
     split: Literal["random", "prototype"] = Field(
         "random", description="random folds or whole prototypes held out"

@@ -8,6 +8,7 @@ import xarray as xr
 
 from exitwave.papers.webb2025.converged import converged, converged_patterns
 from exitwave.papers.webb2025.exact import convergence, cost, same_projection, speed, thickness_change
+from exitwave.papers.webb2025.few_beams import few_beams
 from exitwave.papers.webb2025.folding import folding
 from exitwave.papers.webb2025.frontier import frontier
 from exitwave.papers.webb2025.inversion import inversion
@@ -28,6 +29,7 @@ STUDIES: dict[str, Callable[..., xr.Dataset]] = {
     "folding": folding,
     "frontier": frontier,
     "thickness_change": thickness_change,
+    "few_beams": few_beams,
     "inversion": inversion,
     "translation": translation,
     "variation": variation,
