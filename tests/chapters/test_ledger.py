@@ -25,7 +25,7 @@ def data(tmp_path, monkeypatch):
 
 def mentioned(run):
     """Return the quantities that claims read from a run."""
-    claims = [c for c in load_claims("zhou2020").claims if run in (c.run, *c.sensitivity)]
+    claims = [c for c in load_claims("zhou2020").claims if run in (c.run, *c.tried)]
     compared = {
         word for c in claims for text in c.inequalities for word in text.split() if word.isidentifier()
     }
@@ -198,6 +198,52 @@ class TestSeveralRuns:
         store("moderate-clean", tie_correlation=0.9)
         store("moderate-noise", tie_accuracy=0.55, changed={"noise": 0.05})
         assert row("c").verdict == "stale"
+
+
+class TestTrials:
+    """Sensitivity tests of a claim that compares runs."""
+
+    @pytest.fixture(autouse=True)
+    def claim(self, monkeypatch):
+        claims = load_claims("zhou2020")
+        claim = Claim(
+            id="c", where="w", kind="order", statement="s", run="strong-clean", also={"other": "hybrid4"},
+            inequalities=["gradient_correlation > other_gradient_correlation"],
+            sensitivity=[
+                "strong-clean-gentle", {"hybrid4": "hybrid4-gentle"},
+                {"strong-clean": "strong-clean-gentle", "hybrid4": "hybrid4-gentle"},
+            ], untested="needs patience",
+        )  # fmt: skip
+        monkeypatch.setattr(ledger, "load_claims", lambda _: PaperClaims(claims=[claim], runs=claims.runs))
+        store("strong-clean", gradient_correlation=0.5)
+        store("hybrid4", gradient_correlation=0.6)
+
+    def test_put_a_run_in_place_of_another_and_leave_the_rest(self):
+        assert row("c").sensitivity == {}
+        store("strong-clean-gentle", gradient_correlation=0.8)
+        assert row("c").sensitivity == {"strong-clean-gentle": "reproduced"}
+        store("hybrid4-gentle", gradient_correlation=0.9)
+        found = row("c")
+        assert found.verdict == "not reproduced"
+        assert found.sensitivity == {
+            "strong-clean-gentle": "reproduced",  # 0.8 > 0.6
+            "hybrid4-gentle": "not reproduced",  # 0.5 < 0.9
+            "strong-clean-gentle, hybrid4-gentle": "not reproduced",  # 0.8 < 0.9
+        }
+        assert "as `strong-clean-gentle`, `hybrid4-gentle`: not reproduced" in ledger.measured_text(found)
+        store("hybrid4-gentle", gradient_correlation=0.4)
+        assert set(row("c").sensitivity.values()) == {"reproduced"}
+
+    def test_are_stale_with_any_of_their_runs(self):
+        store("strong-clean-gentle", gradient_correlation=0.8)
+        store("hybrid4-gentle", gradient_correlation=0.9, changed={"rate": 0.2})
+        assert list(row("c").sensitivity.values()) == ["reproduced", "stale", "stale"]
+
+    def test_that_are_wanting_are_said_where_a_row_asks_why(self):
+        assert "reason not tested: needs patience" in ledger.measured_text(row("c"))
+        store("strong-clean", gradient_correlation=0.7)
+        assert row("c").verdict == "reproduced"
+        assert "needs patience" not in ledger.measured_text(row("c"))
 
 
 class TestWaived:

@@ -55,7 +55,7 @@ class TestClaims:
     def test_every_run_is_used_and_has_seeds_enough(self):
         for paper in PAPERS:
             claims = load_claims(paper)
-            used = {name for claim in claims.claims for name in (*claim.runs, *claim.sensitivity)}
+            used = {name for claim in claims.claims for name in (*claim.runs, *claim.tried)}
             assert used <= set(claims.runs)
             # What no claim reads is there for the chapter.
             for name in set(claims.runs) - used:
@@ -100,6 +100,18 @@ class TestClaims:
         assert PaperClaims(claims=[value_claim()], runs={"r": run})
         with pytest.raises(ValidationError, match="no run 'other'"):
             PaperClaims(claims=[value_claim(sensitivity=["other"])], runs={"r": run})
+        with pytest.raises(ValidationError, match="no run 'other'"):
+            PaperClaims(claims=[value_claim(sensitivity=[{"r": "other"}])], runs={"r": run})
+
+    def test_what_a_trial_puts_in_place_of_what(self):
+        claim = value_claim(sensitivity=["x", {"s": "y", "r": "x"}], also={"second": "s"})
+        assert claim.trials == [{"r": "x"}, {"s": "y", "r": "x"}]
+        assert claim.tried == ["x", "y"]
+        runs = {name: {"study": "s", "settings": {}, "seeds": 3} for name in "rsxy"}
+        assert PaperClaims(claims=[claim], runs=runs)
+        stranger = value_claim(sensitivity=[{"second": "x"}], also={"second": "s"})
+        with pytest.raises(ValidationError, match="reads no run 'second' that another could stand for"):
+            PaperClaims(claims=[stranger], runs=runs)
 
 
 class TestInequalities:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args
 
 import xarray as xr
@@ -103,11 +104,16 @@ def _row(paper: str, claims: PaperClaims, claim: Claim, scale: Scale) -> Row:
     )
 
 
-def _joined(paper: str, scale: Scale, claim: Claim) -> xr.Dataset:
-    """Return what a claim reads: its run, and the numbers of further runs by their own names."""
-    stored = _load(paper, scale, str(claim.run))
+def _joined(
+    paper: str, scale: Scale, claim: Claim, instead: Mapping[str, str] = MappingProxyType({})
+) -> xr.Dataset:
+    """Return what a claim reads: its run, and the numbers of further runs by their own names.
+
+    Runs of the claim may have others that stand for them, `instead`.
+    """
+    stored = _load(paper, scale, instead.get(str(claim.run), str(claim.run)))
     for name, run in claim.also.items():
-        other = _load(paper, scale, run)
+        other = _load(paper, scale, instead.get(run, run))
         numbers = {
             each: f"{name}_{each}" for each, values in other.data_vars.items() if values.dims == ("seed",)
         }
@@ -126,13 +132,14 @@ def _read(path: Path, _modified: int) -> xr.Dataset:
 
 
 def _sensitivity(paper: str, claims: PaperClaims, claim: Claim, scale: Scale) -> dict[str, Verdict]:
-    """Return the verdict under each changed setting that the claim names."""
+    """Return the verdict under each changed setting that the claim names, by the runs that differ then."""
     found: dict[str, Verdict] = {}
-    for name in claim.sensitivity:
-        if run_file(paper, scale, name).is_file():
-            stored = _load(paper, scale, name)
-            stale = is_stale(stored, paper, claims.runs[name], scale)
-            found[name] = "stale" if stale else judge(claim, stored)
+    for trial in claim.trials:
+        runs = dict.fromkeys(trial.values())
+        if all(run_file(paper, scale, run).is_file() for run in runs):
+            stale = any(is_stale(_load(paper, scale, run), paper, claims.runs[run], scale) for run in runs)
+            verdict = "stale" if stale else judge(claim, _joined(paper, scale, claim, trial))
+            found[", ".join(runs)] = verdict
     return found
 
 
@@ -161,7 +168,9 @@ def measured_text(row: Row) -> str:
         parts.append(f"{text.replace('_', ' ')}: by {mean:.3g} [{low:.3g}, {high:.3g}]")
     if row.beside:
         parts.append(f"beside it: {_numbers(row.beside, row.units)}")
-    parts += [f"as `{name}`: {verdict}" for name, verdict in row.sensitivity.items()]
+    parts += [f"as `{names.replace(', ', '`, `')}`: {verdict}" for names, verdict in row.sensitivity.items()]
+    if row.claim.untested and row.verdict in ("partly", "not reproduced"):
+        parts.append(f"reason not tested: {row.claim.untested}")
     return "; ".join(parts)
 
 

@@ -71,8 +71,11 @@ class Claim(BaseModel):
         Further runs, of the same seeds, whose quantities are read as ``name_quantity``.
     beside : list of str
         Further quantities to show with the verdict, which do not enter it.
-    sensitivity : list of str
-        Runs with one setting changed, judged by the same rule: the reason behind a verdict.
+    sensitivity : list of str, or of dict of run to run
+        Runs with one setting changed, judged by the same rule: the reason behind a verdict. A name stands in
+        place of `run`; a dictionary names runs of the claim and those in their place.
+    untested : str
+        What it would need to test the reason of a verdict, where no run that could be made here does.
     waiver : dict of scale to reason
         Why a row cannot be run at a scale, set before it is tried.
     timed : bool
@@ -96,7 +99,8 @@ class Claim(BaseModel):
     tolerance: float = 0.1
     min_samples: int = MIN_SEEDS
     beside: list[str] = []
-    sensitivity: list[str] = []
+    sensitivity: list[str | dict[str, str]] = []
+    untested: str = ""
     waiver: dict[str, str] = {}
     timed: bool = False
     note: str = ""
@@ -112,6 +116,16 @@ class Claim(BaseModel):
     def runs(self) -> list[str]:
         """The runs that the claim reads."""
         return [] if self.run is None else [self.run, *self.also.values()]
+
+    @property
+    def trials(self) -> list[dict[str, str]]:
+        """The sensitivity tests, each as runs of the claim with those that stand in their place."""
+        return [{str(self.run): each} if isinstance(each, str) else each for each in self.sensitivity]
+
+    @property
+    def tried(self) -> list[str]:
+        """The runs of the sensitivity tests."""
+        return list(dict.fromkeys(run for trial in self.trials for run in trial.values()))
 
     @property
     def judged_by(self) -> list[str]:
@@ -152,9 +166,12 @@ class PaperClaims(BaseModel):
     @model_validator(mode="after")
     def _check_runs(self) -> PaperClaims:
         for claim in self.claims:
-            for name in [*claim.runs, *claim.sensitivity]:
+            for name in [*claim.runs, *claim.tried]:
                 if name not in self.runs:
                     raise ValueError(f"{claim.id}: no run {name!r}")
+            for name in (each for trial in claim.trials for each in trial):
+                if name not in claim.runs:
+                    raise ValueError(f"{claim.id}: reads no run {name!r} that another could stand for")
         return self
 
 

@@ -15,6 +15,7 @@ from exitwave.papers.zhou2020.beyond import parameter_retrieval, uncertainty
 from exitwave.papers.zhou2020.gallery import gallery
 from exitwave.papers.zhou2020.judge import evaluate, quantity, table, traps
 from exitwave.papers.zhou2020.parameters import MILLIMETRE, Parameters
+from exitwave.papers.zhou2020.reasons import few_conditions
 from exitwave.papers.zhou2020.scene import (
     CUTOFF,
     Scene,
@@ -289,6 +290,7 @@ STUDIES: dict[str, Callable[..., xr.Dataset]] = {
     "tie": tie_retrieval,
     "comparison": comparison,
     "conditions": conditions,
+    "few_conditions": few_conditions,
     "more_images": more_images,
     "pair": pair,
     "defocus_map": defocus_map,
