@@ -1,4 +1,4 @@
-"""The command line: ``exitwave run|sweep|reproduce|train|simulate|retrieve|claims|book|runs``."""
+"""The command line: ``exitwave run|sweep|reproduce|train|simulate|retrieve|export|claims|book|runs``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from rich.table import Table
 
 from exitwave import __version__
 from exitwave.cli.dpc import retrieve_dpc
+from exitwave.cli.exporting import export
+from exitwave.cli.holograms import retrieve_holography
 from exitwave.cli.methods import retrieve_app, simulate_app
 from exitwave.cli.one_shot import retrieve_one_shot
 from exitwave.cli.options import (
@@ -48,11 +50,14 @@ app.add_typer(retrieve_app, name="retrieve")
 simulate_app.command("scan")(simulate_scan)
 retrieve_app.command("focal-series")(retrieve_focal_series)
 retrieve_app.command("one-shot")(retrieve_one_shot)
+retrieve_app.command("holography")(retrieve_holography)
 retrieve_app.command("dpc")(retrieve_dpc)
 retrieve_app.command("parallax")(retrieve_parallax)
 retrieve_app.command("ssb")(retrieve_ssb)
 retrieve_app.command("network")(retrieve_network)
 retrieve_app.command("ptychography")(retrieve_ptychography)
+
+app.command()(export)
 
 
 def _version(show: bool) -> None:
@@ -115,7 +120,7 @@ def sweep(
 def reproduce(
     paper: Annotated[str | None, typer.Argument(help="A paper, for example zhou2020.")] = None,
     scale: Annotated[str, typer.Option(help="smoke, workshop, gpu or paper.")] = "workshop",
-    only: Annotated[str | None, typer.Option(metavar="NAME", help="One claim, run or specimen only.")] = None,
+    only: Annotated[str | None, typer.Option(metavar="NAME", help="One claim, run, sweep, specimen.")] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Dask workers; default: none, all threads on one point.")
     ] = None,
@@ -137,6 +142,7 @@ def reproduce(
     Of runs that release trained networks, the weights are stored in data/PAPER/weights/ too.
     """
     from exitwave.chapters import reproduce as reproduction
+    from exitwave.chapters.stored_sweeps import sweep_points
     from exitwave.papers.parameters import SCALES
 
     if scale not in SCALES:
@@ -157,6 +163,7 @@ def reproduce(
             paths = reproduction.reproduce_specimens(paper, scale, only=named, report=report, **how)
     else:
         total = sum(run.seeds for run in reproduction.selected_runs(paper, only).values())
+        total += sum(len(each) for each in sweep_points(paper, scale, only))
         with reporter(total, f"reproduce {paper}") as report:
             paths = reproduction.reproduce(paper, scale, only=only, report=report, **how)
     out.print("\n".join(str(path) for path in paths))

@@ -139,6 +139,9 @@ def defocus(signal: Signal, axes: Sequence[Axis], count: int) -> list[float] | N
     """Return the defoci in Å, underfocus positive, from the three places that are known to hold them."""
     if len(axes) == 3 and str(axes[0].get("name")).strip().lower() == "defocus":
         angstrom = _angstrom(axes[0])
+        listed = np.atleast_1d(np.asarray(axes[0].get("axis", ())))  # of HyperSpy, where steps are uneven
+        if angstrom and listed.shape == (count,) and listed.dtype.kind in "iuf" and np.isfinite(listed).all():
+            return [angstrom * float(value) for value in listed]
         scale, offset = _real(axes[0].get("scale")), _real(axes[0].get("offset"))
         if not angstrom or scale is None or offset is None:
             return None
