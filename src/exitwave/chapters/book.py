@@ -24,6 +24,7 @@ import yaml
 from exitwave.chapters import offline
 from exitwave.chapters.execute import ChapterError, execute
 from exitwave.chapters.parameters import check_parameters, notebook_parameters, read_notebook
+from exitwave.chapters.stored_sweeps import sweep_files
 from exitwave.errors import InputError
 
 Generated = Mapping[str, Callable[[], str | bytes]]
@@ -79,7 +80,7 @@ def build(
     notebooks = notebooks_of(root, generated)
     given = _assign(notebooks, parameters or {})
     shared = _shared_hash(root)
-    keys = {name: notebook_key(path, shared, given[name]) for name, path in notebooks.items()}
+    keys = {name: notebook_key(path, shared, given[name], root) for name, path in notebooks.items()}
     stamp = _stamp(root, shared, keys, generated)
     index = root / "_build" / "html" / "index.html"
     if not force and _read(index.with_name(_STAMP)) == stamp:
@@ -187,7 +188,7 @@ def _assign(notebooks: Mapping[str, Path], parameters: Mapping[str, object]) -> 
 # --- hashes -------------------------------------------------------------------------------------
 
 
-def notebook_key(path: Path, shared: str, parameters: Mapping[str, object]) -> str:
+def notebook_key(path: Path, shared: str, parameters: Mapping[str, object], root: Path | None = None) -> str:
     """Return the hash under which an executed notebook is kept.
 
     Parameters
@@ -198,9 +199,23 @@ def notebook_key(path: Path, shared: str, parameters: Mapping[str, object]) -> s
         Hash of what all notebooks depend on: the package, the data and the constraints.
     parameters : mapping
         What it is run with.
+    root : Path, optional
+        The book. Of a notebook with a cell whose tag is ``reads-sweeps`` the reader's own sweeps in its
+        folder of runs count too.
     """
     cells = [(cell.cell_type, cell.source, cell.metadata) for cell in read_notebook(path).cells]
-    return _hash([cells, shared, dict(parameters), sys.version, _versions()])
+    own = [] if root is None or not _reads_sweeps(cells) else [_digest(_own_sweeps(root))]
+    return _hash([cells, shared, dict(parameters), sys.version, _versions(), *own])
+
+
+def _reads_sweeps(cells: Iterable[tuple[Any, Any, Any]]) -> bool:
+    return any("reads-sweeps" in metadata.get("tags", []) for _, _, metadata in cells)
+
+
+def _own_sweeps(root: Path) -> Iterator[tuple[str, Path]]:
+    folder = Path(os.environ.get("EXITWAVE_RUNS") or root / "runs")
+    for path in sweep_files(folder):
+        yield path.relative_to(folder).as_posix(), path
 
 
 def _shared_hash(root: Path) -> str:

@@ -17,6 +17,7 @@ from exitwave.chapters.points import Point, Report, compute, run_points
 from exitwave.chapters.project import parameters_of, study_of, trains
 from exitwave.chapters.release import release
 from exitwave.chapters.sources import source_hash
+from exitwave.chapters.stored_sweeps import selected_sweeps, store_sweeps
 from exitwave.errors import InputError
 from exitwave.papers.parameters import SCALES, PaperParameters, Scale
 from exitwave.papers.verdicts import PAPERS, Claim, Run, load_claims
@@ -39,12 +40,12 @@ def run_points_of(paper: str, run: Run, scale: Scale) -> list[Point]:
 
 
 def selected_runs(paper: str, only: str | None = None) -> dict[str, Run]:
-    """Return the runs of a paper, those of one claim, or the one of this name.
+    """Return the runs of a paper, those of one claim, or the one of this name; none for a sweep's name.
 
     Raises
     ------
     InputError
-        For an unknown paper, claim or run, or a claim that has no run yet.
+        For an unknown paper, claim, run or sweep, or a claim that has no run yet.
     """
     claims = load_claims(paper)
     if only is None:
@@ -54,30 +55,34 @@ def selected_runs(paper: str, only: str | None = None) -> dict[str, Run]:
     if only in claims.runs:
         return {only: claims.runs[only]}
     found = [claim for claim in claims.claims if claim.id == only]
+    if not found and selected_sweeps(paper, only):
+        return {}
     if not found:
-        raise InputError(f"unknown claim or run {only!r} of {paper}: see `exitwave claims --paper {paper}`")
+        raise InputError(
+            f"unknown claim, run or sweep {only!r} of {paper}: see `exitwave claims --paper {paper}`"
+        )
     if found[0].run is None:
         raise InputError(f"{only} has no run yet: it cannot be reproduced")
-    return {name: claims.runs[name] for name in (*found[0].runs, *found[0].sensitivity)}
+    return {name: claims.runs[name] for name in (*found[0].runs, *found[0].tried)}
 
 
 def reproduce(paper: str, scale: Scale, *, only: str | None = None, report: Report, **how: Any) -> list[Path]:
-    """Run the studies that the claims need and store every quantity.
+    """Run the studies that the claims need, and the sweeps of a paper, and store every quantity.
 
     Parameters
     ----------
     paper : str
     scale : {"smoke", "workshop", "gpu", "paper"}
     only : str, optional
-        Identifier of one claim, or name of one run.
+        Identifier of one claim, or name of one run or sweep.
     report, **how
         See :func:`exitwave.chapters.points.run_points`.
 
     Returns
     -------
     list of Path
-        ``data/<paper>/<scale>/<run>.nc``, one for each run, and the released weights
-        (:func:`exitwave.chapters.release.release`).
+        ``data/<paper>/<scale>/<run>.nc``, one for each run, the released weights
+        (:func:`exitwave.chapters.release.release`), and one for each sweep.
 
     Raises
     ------
@@ -102,9 +107,10 @@ def reproduce(paper: str, scale: Scale, *, only: str | None = None, report: Repo
                 )
         kept = result.drop_vars(runs[name].without, errors="ignore")
         stored.append(records.save(kept, run_file(paper, scale, name)))
+    stored += released + store_sweeps(paper, scale, only=only, report=report, **how)
     if missing:
         raise InputError(missing)
-    return stored + released
+    return stored
 
 
 def missing_specimen(paper: str, parameters: PaperParameters) -> str | None:
