@@ -96,7 +96,9 @@ def _peak(height: Tensor, allowed: Tensor, scale: float, told: bool) -> tuple[in
     """Return the largest local maximum of a spectrum that stands out of what is as far from the centre."""
     around = 2 * _NEIGHBOURS + 1
     padded = torch.nn.functional.pad(height[None], (_NEIGHBOURS,) * 4, mode="circular")
-    largest = torch.nn.functional.max_pool2d(padded, around, stride=1)[0]
+    # Along rows, then along columns: 18 comparisons a pixel in place of 81.
+    along_x = torch.nn.functional.max_pool2d(padded, (1, around), stride=1)
+    largest = torch.nn.functional.max_pool2d(along_x, (around, 1), stride=1)[0]
     candidates = torch.where(allowed & (height >= largest), height, 0.0)
     place = divmod(int(candidates.argmax()), height.shape[1])
     found = float(candidates[place])
