@@ -1,20 +1,13 @@
-"""Sweeps: every point once, however often the sweep is killed."""
+"""Sweeps: grids, gathering, points that are kept (what is killed: test_sweep_killed.py)."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from contextlib import contextmanager
 from typing import ClassVar
 
 import dask
 import distributed
 import numpy as np
-import psutil
 import pytest
-import torch
 import xarray as xr
 
 from exitwave import records
@@ -73,90 +66,6 @@ def journal(folder):
     path = folder / "points" / "journal.jsonl"
     lines = path.read_text().splitlines() if path.is_file() else []
     return [json.loads(line)["point"] for line in lines]
-
-
-class TestKilled:
-    def test_a_killed_sweep_resumes_and_repeats_nothing(self, tmp_path):
-        runs = tmp_path / "runs" / "zhou2020"
-
-        def halves():
-            return {path for path in runs.rglob("*") if path.name.endswith(".tmp")}
-
-        command = [sys.executable, "-m", "exitwave.cli", "sweep", "zhou2020", "comparison", "--workers", "2"]
-        axes = {"scale": "smoke", "noise": "0,0.1,0.2", "images": "2,4", "iterations": "150"}
-        command += [text for name, values in axes.items() for text in ("-p", f"{name}={values}")]
-        how = {"env": os.environ | {"EXITWAVE_RUNS": str(tmp_path / "runs")}, "text": True}
-
-        with open(tmp_path / "log", "w") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, **how)
-        try:
-            limit = time.monotonic() + 120
-            while len(journal(runs)) < 2:
-                assert process.poll() is None, (tmp_path / "log").read_text()
-                assert time.monotonic() < limit, "two points take more than two minutes"
-                time.sleep(0.02)
-            workers = psutil.Process(process.pid).children(recursive=True)
-            process.kill()
-            process.wait()
-            done = journal(runs)
-            assert 2 <= len(done) < 6
-            assert len(workers) >= 2
-            # Workers see that the scheduler is gone and end themselves.
-            limit = time.monotonic() + 20
-            while any(alive(worker) for worker in workers):
-                assert time.monotonic() < limit, "workers outlive the sweep"
-                time.sleep(0.05)
-        finally:
-            end(process)
-        # A file that the kill met half written stays under its temporary name, which nothing reads.
-        torn = halves()
-        finished = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in runs.glob("points/*.nc")}
-        assert {path.stem.split("-")[1] for path in finished} >= set(done)
-
-        again = subprocess.run(command, capture_output=True, check=False, timeout=240, **how)
-        assert again.returncode == 0, again.stderr
-        assert again.stderr.count("already done") == len(finished)
-        for path, before in finished.items():
-            assert (path.read_bytes(), path.stat().st_mtime_ns) == before
-        keys = journal(runs)
-        assert len(keys) == len(set(keys)) == 6
-        assert {path.stem.split("-")[1] for path in runs.glob("points/*.nc")} == set(keys)
-        assert halves() <= torn
-        self.check_result(runs)
-
-    @staticmethod
-    def check_result(runs):
-        [path] = runs.glob("sweeps/*.nc")
-        result = records.load(path)
-        assert dict(result["gradient_correlation"].sizes) == {"noise": 3, "images": 2}
-        assert result["noise"].values.tolist() == NOISE
-        assert result["images"].values.tolist() == IMAGES
-        made = records.provenance_of(result)
-        assert made["parameters"]["noise"] == NOISE
-        assert made["study"] == "comparison"
-
-        threads = torch.get_num_threads()
-        parameters = Parameters.at("smoke", noise=0.1, images=4, iterations=150)
-        try:
-            here = points.compute("zhou2020", "comparison", parameters.model_dump(), "cpu", 1)
-        finally:
-            torch.set_num_threads(threads)
-        point = result.sel(noise=0.1, images=4)
-        for name in here.data_vars:
-            if here[name].units == "s":
-                continue  # a time comes out differently each time
-            np.testing.assert_allclose(point[name].values, here[name].values, rtol=1e-4, err_msg=str(name))
-
-
-def alive(process):
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-
-
-def end(process):
-    """End a process and its group, which holds nothing that this test did not start."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 class TestGrid:
