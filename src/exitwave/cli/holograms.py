@@ -66,9 +66,9 @@ def retrieve_holography(
     not be given.
 
     A hologram does not tell on which side the reference wave passed: both side bands fit, and give phases of
-    opposite sign. The report says which one was taken; where the specimen has the smaller phase of the two,
-    and is no magnet, it was the wrong one. Without a reference, distortions of the fringes stay in the phase,
-    and a constant slope of the phase counts as fringes.
+    opposite sign. The report says which one was taken. A specimen that is neither charged nor a magnet has a
+    larger phase than the vacuum beside it: where it has a smaller one, take the other side band. Without a
+    reference, distortions of the fringes stay in the phase, and a constant slope of it counts as fringes.
     """
     from functools import partial
 
