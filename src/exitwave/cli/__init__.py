@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from exitwave import __version__
+from exitwave.cli.bars import bars
 from exitwave.cli.dpc import retrieve_dpc
 from exitwave.cli.exporting import export
 from exitwave.cli.holograms import retrieve_holography
@@ -169,6 +170,7 @@ def reproduce(
     out.print("\n".join(str(path) for path in paths))
 
 
+app.command()(bars)
 # What is no option of its own is a parameter of the paper.
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
 
