@@ -14,8 +14,10 @@ import xarray as xr
 
 from exitwave import records
 from exitwave.chapters.reproduce import is_stale, run_file
+from exitwave.errors import InputError
 from exitwave.papers.parameters import SCALES, Scale
 from exitwave.papers.verdicts import (
+    CHAPTERS,
     PAPERS,
     Claim,
     PaperClaims,
@@ -65,8 +67,17 @@ class Row:
 
 
 def ledger(papers: Iterable[str] = PAPERS, scales: Iterable[Scale] = SCALES) -> list[Row]:
-    """Return one row for each claim and scale, in the order of the claims."""
-    scales = tuple(scales)
+    """Return one row for each claim and scale, in the order of the claims.
+
+    Raises
+    ------
+    InputError
+        For an unknown paper, or a chapter that follows none and has no claims.
+    """
+    papers, scales = tuple(papers), tuple(scales)
+    for paper in papers:
+        if paper in CHAPTERS and paper not in PAPERS:
+            raise InputError(f"{paper} follows no paper and has no claims: use one of {', '.join(PAPERS)}")
     return [
         _row(paper, claims, claim, scale)
         for paper in papers

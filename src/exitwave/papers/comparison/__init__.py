@@ -1,0 +1,1 @@
+"""One specimen, every method: the comparison chapter, which follows no paper."""
