@@ -16,6 +16,7 @@ from exitwave.errors import InputError, RunError
 
 if TYPE_CHECKING:
     from exitwave.chapters.points import Point
+    from exitwave.chapters.torchrun import Place
     from exitwave.chapters.train import Job, Outcome
     from exitwave.networks.training import Progress
 
@@ -57,8 +58,10 @@ def train(
     Any other option is a parameter that chooses among them: ede2020 --scope restricted --n-terms 3.
     What they learn from is made first if it is not stored. What is killed, or stopped by its budget, goes on
     at the next call with --resume. Checkpoints and weights are in runs/PAPER/training/; `exitwave reproduce`
-    at the same scale then only collects the results.
+    at the same scale then only collects the results. In the processes of torchrun it
+    trains one network, without --devices.
     """
+    from exitwave.chapters import torchrun
     from exitwave.chapters import train as training
 
     wanted = _changes(paper, _further(context.args))
@@ -67,6 +70,11 @@ def train(
         "seeds": seed or (),
         "changes": _changes(paper, settings_of(parameter)),
     }
+    place = torchrun.place()
+    if place is not None:
+        how = {"budget_minutes": budget_minutes, "resume": resume, "device": device}
+        _train_with_others(paper, training.jobs_of(paper, scale, **choice), place, how)
+        return
     _make_specimens(paper, scale, [point for _, point in training.points_of(paper, scale, **choice)], device)
     jobs = training.jobs_of(paper, scale, **choice)
     with _shown(jobs) as report:
@@ -78,6 +86,18 @@ def train(
     failed = [outcome for outcome in outcomes if outcome.failure]
     if failed:
         raise RunError(f"{len(failed)} of {len(outcomes)} trainings failed: {failed[0].failure}")
+
+
+def _train_with_others(paper: str, jobs: list[Job], place: Place, how: dict[str, Any]) -> None:
+    """Train one network in the processes of ``torchrun``, of which the first alone speaks."""
+    from exitwave.chapters import torchrun
+
+    if place.rank:
+        torchrun.train(jobs, place, **how)
+        return
+    with _shown(jobs) as report:
+        outcome = torchrun.train(jobs, place, report=report, **how)
+    out.print(_line(paper, outcome), markup=False)
 
 
 def _further(arguments: list[str]) -> dict[str, str]:
