@@ -8,6 +8,7 @@ stored along a dimension ``part = [real, imag]``, because netCDF has no complex 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from exitwave import files
 from exitwave.errors import InputError
 from exitwave.provenance import command_line as command_line
 from exitwave.provenance import provenance as provenance
@@ -28,6 +30,11 @@ PARTS = ("real", "imag")
 COMPONENTS = ("x", "y", "z")
 # Variables up to so many bytes are stored as they are: to compress one takes two kilobytes of bookkeeping.
 _SMALL = 4096
+# Deflate shrinks at most 1032 times; what declares more than this, and a little, is not in its file.
+_MOST_COMPRESSED, _SLACK = 1100, 2**20
+_BLOCK = 2**20
+# How the message on a damaged file ends; who knows a better remedy puts it there.
+AGAIN = ": make or fetch it again"
 
 
 @dataclass(frozen=True)
@@ -331,14 +338,15 @@ def provenance_of(record: xr.Dataset) -> dict[str, Any]:
 def save(record: xr.Dataset, path: str | os.PathLike[str]) -> Path:
     """Write a record as netCDF, whole or not at all.
 
-    The file is written beside its destination under a temporary name and renamed when it is complete.
+    The file is written beside its destination under a temporary name and renamed when it is complete
+    (:func:`exitwave.files.whole`), its checksum at its end.
 
     Raises
     ------
     InputError
         If a variable is complex (use :func:`to_parts`) or has no ``units`` or ``long_name``.
     OSError
-        If the disk refuses.
+        If the disk refuses; a file that was there before is then as it was.
     """
     path = Path(path)
     for name, variable in record.variables.items():
@@ -347,38 +355,64 @@ def save(record: xr.Dataset, path: str | os.PathLike[str]) -> Path:
         missing = {"units", "long_name"} - set(variable.attrs)
         if missing:
             raise InputError(f"{name} has no {' and no '.join(sorted(missing))}: set them in its attrs")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     numbers = {str(n): v.nbytes for n, v in record.data_vars.items() if v.dtype.kind in "iuf" and v.ndim}
     packed: dict[str, Any] = {"zlib": True, "complevel": 4}
     encoding = {name: packed if size > _SMALL else {} for name, size in numbers.items()}
-    try:
-        record.to_netcdf(temporary, engine="netcdf4", format="NETCDF4", encoding=encoding)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.whole(path) as temporary:
+        try:
+            record.to_netcdf(temporary, engine="netcdf4", format="NETCDF4", encoding=encoding)
+        except RuntimeError as error:
+            _tell_why(temporary, record.nbytes)
+            raise OSError(f"{path}: cannot be written ({error})") from error
+        files.seal(temporary)
     return path
+
+
+def _tell_why(path: Path, size: int) -> None:
+    """Raise what the disk says to so many bytes: netCDF calls a full one an ``HDF error``."""
+    with path.open("r+b") as file:
+        file.seek(0, os.SEEK_END)
+        for _ in range(1 + size // _BLOCK):
+            file.write(bytes(_BLOCK))
 
 
 def load(path: str | os.PathLike[str], layout: str | None = None) -> xr.Dataset:
     """Read a netCDF record into memory, and check it if a layout is named.
 
+    A file of :func:`save` in which one bit has changed is refused. One of another program, if it is damaged,
+    may crash the netCDF library: :func:`exitwave.readers.read_record` is for those.
+
     Raises
     ------
     InputError
-        If the file is missing, truncated, no netCDF, or not of the layout.
+        If the file is missing, truncated, damaged, no netCDF, or not of the layout. It is left as it is.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
+        if files.sealed(path) is False:
+            raise InputError("its checksum is not that of its content")
+        _check_sizes(path)
         record = xr.load_dataset(path, engine="netcdf4")
-    except (OSError, ValueError, RuntimeError, KeyError, AttributeError, UnicodeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: not a readable netCDF file ({reason})") from error
+    except Exception as error:  # the libraries raise whatever a damaged file makes them meet
+        reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+        raise InputError(f"{path}: not a readable netCDF file ({reason}){AGAIN}") from error
     if layout is None:
         return record
     try:
         return validate(record, layout)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _check_sizes(path: Path) -> None:
+    """Refuse a file whose variables declare more than it can hold: memory would be made for them."""
+    import netCDF4
+
+    most = _MOST_COMPRESSED * path.stat().st_size + _SLACK
+    with netCDF4.Dataset(path) as file:
+        for name, variable in file.variables.items():
+            width = 8 if variable.dtype is str else variable.dtype.itemsize
+            if (size := math.prod(variable.shape) * width) > most:
+                raise InputError(f"{name} declares {size} bytes")

@@ -212,14 +212,18 @@ class TestPoints:
         assert made["seconds"] >= 0
 
     @pytest.mark.parametrize("damage", [b"", b"no netCDF at all", None])
-    def test_a_damaged_file_is_made_again(self, runs, damage):
+    def test_a_damaged_file_is_named_and_left_until_it_is_removed(self, runs, damage):
         asked = some_points(seed=[0, 1])
         run_points(asked, in_process=True)
         good, bad = asked[1].path, asked[0].path
         before = good.read_bytes(), good.stat().st_mtime_ns
-        bad.write_bytes(bad.read_bytes()[:3000] if damage is None else damage)
-        found = run_points(asked, in_process=True)
-        assert float(found[0]["value"]) == 0.02
+        bad.write_bytes(bad.read_bytes()[:500] if damage is None else damage)
+        damaged = bad.read_bytes()
+        with pytest.raises(InputError, match=rf"{bad.name}.*: remove it, and the same command computes it"):
+            run_points(asked, in_process=True)
+        assert bad.read_bytes() == damaged
+        bad.unlink()
+        assert float(run_points(asked, in_process=True)[0]["value"]) == 0.02
         assert float(records.load(bad)["value"]) == 0.02
         assert (good.read_bytes(), good.stat().st_mtime_ns) == before
 

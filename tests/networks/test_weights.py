@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 
 from exitwave.errors import InputError
 from exitwave.networks import weights
@@ -121,13 +122,17 @@ class TestRefused:
             weights.save_weights(tmp_path / "w.safetensors", network, {})
         assert not list(tmp_path.iterdir())
 
-    def test_a_failed_write_leaves_the_old_file(self, saved):
+    def test_a_failed_write_leaves_the_old_file(self, saved, monkeypatch):
         before = saved.read_bytes()
         with pytest.raises(ValueError, match="JSON"):
             weights.write_tensors(saved, {"a": torch.ones(2)}, {"loss": float("nan")})
-        # The temporary name is taken by a folder, as a full disk or a lost right would refuse it.
-        blocker = saved.with_name(f".{saved.name}.tmp")
-        blocker.mkdir()
-        with pytest.raises(OSError, match=r"some\.safetensors"):
+
+        def half(tensors, path, metadata):
+            path.write_bytes(b"half a file")
+            raise SafetensorError("I/O error: No space left on device")
+
+        monkeypatch.setattr("safetensors.torch.save_file", half)
+        with pytest.raises(OSError, match=r"some\.safetensors: I/O error: No space"):
             weights.write_tensors(saved, {"a": torch.ones(2)}, {})
         assert saved.read_bytes() == before
+        assert list(saved.parent.iterdir()) == [saved]

@@ -21,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from exitwave import files
 from exitwave.chapters import offline
 from exitwave.chapters.execute import ChapterError, execute
 from exitwave.chapters.parameters import check_parameters, notebook_parameters, read_notebook
@@ -74,11 +75,25 @@ def build(
     ChapterError
         If a chapter fails, Sphinx warns, or a page is too large or asks another machine. The book
         built before stays in place.
+    RunError
+        If another process is building this book.
     """
     root = Path(root).absolute()
-    generated = generated or {}
+    busy = f"another process is building the book in {root / '_build'}: wait until it has ended"
+    with files.alone(root / "_build", busy):
+        _clear(root / "_build")
+        return _build(root, parameters or {}, generated or {}, force, echo)
+
+
+def _build(
+    root: Path,
+    parameters: Mapping[str, object],
+    generated: Generated,
+    force: bool,
+    echo: Callable[[str], object],
+) -> Path:
     notebooks = notebooks_of(root, generated)
-    given = _assign(notebooks, parameters or {})
+    given = _assign(notebooks, parameters)
     shared = _shared_hash(root)
     keys = {name: notebook_key(path, shared, given[name], root) for name, path in notebooks.items()}
     stamp = _stamp(root, shared, keys, generated)
@@ -119,16 +134,20 @@ def publish(root: str | os.PathLike[str], destination: str | os.PathLike[str]) -
     html, destination = Path(root) / "_build" / "html", Path(destination)
     if not (html / "index.html").is_file():
         raise InputError("the book has not been built: run exitwave book first")
+    # GitHub's own page builder drops folders that begin with an underscore, such as _static. Here it tells a
+    # published book as well, also one of which half was copied, so that it comes first.
+    sign = destination / ".nojekyll"
     old = [path for path in destination.iterdir() if path.name != ".git"] if destination.is_dir() else []
-    if old and not (destination / ".nojekyll").is_file():
+    if old and not sign.is_file():
         raise InputError(f"{destination} holds something other than a published book: name an empty folder")
+    destination.mkdir(parents=True, exist_ok=True)
+    sign.touch()
     for path in old:
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        if path != sign:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     shutil.copytree(
         html, destination, dirs_exist_ok=True, ignore=shutil.ignore_patterns(_STAMP, ".buildinfo")
     )
-    # GitHub's own page builder drops folders that begin with an underscore, such as _static.
-    (destination / ".nojekyll").touch()
     return destination
 
 
@@ -263,6 +282,17 @@ def _versions() -> dict[str, str]:
 
 
 # --- steps --------------------------------------------------------------------------------------
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a killed build left; if it had taken the old book away, put that back."""
+    for old in sorted(folder.glob("html-old-*")):
+        if (folder / "html").exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(old, folder / "html")
+    for path in folder.glob("tmp-*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _executed(root: Path, source: Path, key: str, parameters: Mapping[str, object], force: bool) -> Path:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from exitwave import files
 from exitwave.chapters.parameters import (
     Parameter,
     check_parameters,
@@ -65,22 +66,18 @@ def execute(
     source, output = Path(source).absolute(), Path(output).absolute()
     checked = check_parameters(source, parameters or {})
     total = len(read_notebook(source).cells) + bool(checked)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.stem}.{os.getpid()}.ipynb")
     failed = output.with_name(f"{output.stem}.failed.ipynb")
-    try:
-        with _progress(source.stem, total, progress) as step, _quiet():
-            _run(source, temporary, checked, Path(cwd or source.parent).absolute(), step)
-            _write_clean(temporary)
-        os.replace(temporary, output)
-        failed.unlink(missing_ok=True)
-    except ChapterError as error:
-        if not temporary.exists():
-            raise
-        os.replace(temporary, failed)
-        raise ChapterError(f"{error} (the notebook so far: {failed.name})") from error.__cause__
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.whole(output, ".ipynb") as temporary:
+        try:
+            with _progress(source.stem, total, progress) as step, _quiet():
+                _run(source, temporary, checked, Path(cwd or source.parent).absolute(), step)
+                _write_clean(temporary)
+        except ChapterError as error:
+            if not temporary.exists():
+                raise
+            os.replace(temporary, failed)
+            raise ChapterError(f"{error} (the notebook so far: {failed.name})") from error.__cause__
+    failed.unlink(missing_ok=True)
     return output
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 import xarray as xr
 
-from exitwave import records
+from exitwave import files, records
 from exitwave.chapters.project import parameters_of, study_of
 from exitwave.chapters.sources import source_hash
 from exitwave.errors import InputError, RunError
@@ -65,13 +65,20 @@ class Point:
         return runs_folder() / self.paper / "points" / f"{self.study}-{self.key}.nc"
 
     def load(self) -> xr.Dataset | None:
-        """Return the finished result; None if there is none, or a damaged file, which is then redone."""
+        """Return the finished result, None if there is none.
+
+        Raises
+        ------
+        InputError
+            If its file is damaged, which is left as it is.
+        """
         if not self.path.is_file():
             return None
         try:
             return records.load(self.path)
-        except InputError:
-            return None
+        except InputError as error:
+            told = str(error).removesuffix(records.AGAIN)
+            raise InputError(f"{told}: remove it, and the same command computes it again") from error
 
 
 def compute(
@@ -136,13 +143,14 @@ def finish(point: Point, result: xr.Dataset) -> None:
 
 
 def _note(point: Point, result: xr.Dataset) -> None:
-    """Add a finished point to the journal, in which each appears once."""
-    journal = point.path.parent / "journal.jsonl"
-    if journal.is_file() and f'"{point.key}"' in journal.read_text(encoding="utf-8"):
-        return
+    """Add a finished point to the journal, in which each appears once, whoever else writes there."""
     line = {"point": point.key, "study": point.study, "seconds": records.provenance_of(result).get("seconds")}
-    with open(journal, "a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    with open(point.path.parent / "journal.jsonl", "a+", encoding="utf-8") as file, files.one_at_a_time(file):
+        file.seek(0)
+        known = file.read()
+        if f'"{point.key}"' not in known:
+            torn = "" if known.endswith("\n") or not known else "\n"  # by a kill, or a full disk
+            file.write(torn + json.dumps(line) + "\n")
 
 
 @contextmanager

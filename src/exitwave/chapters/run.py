@@ -17,6 +17,7 @@ from exitwave.chapters.sweep import Axes, grid
 from exitwave.errors import InputError
 from exitwave.papers.parameters import PaperParameters
 from exitwave.project import project_root, runs_folder
+from exitwave.readers.guards import check_hdf5
 
 
 def notebook_of(chapter: str) -> Path:
@@ -154,6 +155,7 @@ def find_run(name: str) -> Path:
         If there is none or more than one.
     """
     if Path(name).is_file():
+        check_hdf5(Path(name), netcdf=True)  # it may come from anywhere
         return Path(name)
     found = [
         path

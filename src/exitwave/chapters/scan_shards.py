@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from exitwave import records
+from exitwave import files, records
 from exitwave.chapters.points import dask_client
 from exitwave.chapters.sources import source_hash
 from exitwave.errors import InputError
@@ -112,10 +112,8 @@ def _claim(folder: Path, key: str, lines: int) -> None:
                 "finish it, or remove the folder"
             )
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / ".scan.json.tmp"
-    temporary.write_text(json.dumps(mine), encoding="utf-8")
-    temporary.replace(about)
+    with files.whole(about) as temporary:
+        temporary.write_text(json.dumps(mine), encoding="utf-8")
 
 
 def _file(folder: Path, first: int) -> Path:
@@ -126,7 +124,8 @@ def _loaded(path: Path) -> Array:
     try:
         counts: Array = records.load(path, "diffraction4d")["counts"].values
     except InputError as error:
-        raise InputError(f"{error}; remove it, and the same command makes it again") from error
+        told = str(error).removesuffix(records.AGAIN)
+        raise InputError(f"{told}: remove it, and the same command makes it again") from error
     return counts
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import xarray as xr
 
+from exitwave import files
 from exitwave.chapters.points import Point, compute, finish
 from exitwave.chapters.project import parameters_of, trains
 from exitwave.errors import InputError, RunError
@@ -235,7 +236,15 @@ def _is_finished(job: Job) -> bool:
 def _train(
     job: Job, seconds: float | None, resume: bool, device: str, devices: int, report: Report | None
 ) -> None:
-    """Train one network for some seconds more and judge it."""
+    """Train one network for some seconds more and judge it; RunError if another process does."""
+    busy = f"another process trains {job.name} in {job.folder}: wait until it has ended"
+    with files.alone(job.folder, busy):
+        _train_alone(job, seconds, resume, device, devices, report)
+
+
+def _train_alone(
+    job: Job, seconds: float | None, resume: bool, device: str, devices: int, report: Report | None
+) -> None:
     earlier = checkpoints.seconds(job.checkpoint) if job.checkpoint.exists() else 0.0
     how = Training(
         folder=job.folder,

@@ -67,8 +67,8 @@ def retrieve_ptychography(
     around what aligns the bright-field images (see retrieve parallax). Without them that itself is the start.
     All patterns are held in memory. Of several slices the result shows the product, and holds each.
     """
-    from exitwave import records
     from exitwave.cli.ptychography_preview import draw
+    from exitwave.readers import read_record
     from exitwave.retrieve import scan_ptychography
     from exitwave.units import quantity
 
@@ -82,7 +82,7 @@ def retrieve_ptychography(
     before = None
     if start is not None:
         check_output(output, [start])
-        before = records.load(start, "wave")
+        before = read_record(start, "wave")
     ready = prepare(data, output, replace(given, defocus=None, rotation=None), needs=_NEEDS)
     known = ready.scan.calibration
     for name in wanted:

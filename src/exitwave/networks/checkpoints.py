@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -101,12 +103,22 @@ def load(
     stored, read = read_tensors(path)
     about = _checked(path, read)
     _compare(path, about["made_with"], made_with)
-    for group, members in modules.items():
-        for name, module in members.items():
-            module.load_state_dict(_under(stored, f"{group}/{name}/"))
-    for name, optimiser in optimisers.items():
-        _restore(optimiser, about["optimisers"][name], _under(stored, f"optimiser/{name}/"))
-    return _under(stored, "other/"), about["scalars"]
+    changed: list[Any] = [
+        *optimisers.values(),
+        *(each for members in modules.values() for each in members.values()),
+    ]
+    before = [copy.deepcopy(each.state_dict()) for each in changed]
+    try:
+        for group, members in modules.items():
+            for name, module in members.items():
+                module.load_state_dict(_under(stored, f"{group}/{name}/"))
+        for name, optimiser in optimisers.items():
+            _restore(optimiser, about["optimisers"][name], _under(stored, f"optimiser/{name}/"))
+        return _under(stored, "other/"), dict(about["scalars"])
+    except Exception as error:  # its JSON may be any
+        for each, state in zip(changed, before, strict=True):
+            each.load_state_dict(state)
+        raise _damaged(path, error) from error
 
 
 def seconds(path: Path) -> float:
@@ -115,15 +127,28 @@ def seconds(path: Path) -> float:
     Raises
     ------
     InputError
-        If it is no checkpoint.
+        If it is damaged, or no checkpoint.
     """
-    return float(_checked(path, read_about(path))["scalars"]["seconds"])
+    about = _checked(path, read_about(path))
+    try:
+        found = float(about["scalars"]["seconds"])
+        if not 0 <= found < math.inf:
+            raise ValueError(f"{found} seconds")
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+        raise _damaged(path, error) from error
+    return found
 
 
 def _checked(path: Path, about: Any) -> dict[str, Any]:
-    if not isinstance(about, dict) or about.get("made_with", {}).get("format") != FORMAT:
+    made_with = about.get("made_with") if isinstance(about, dict) else None
+    if not isinstance(about, dict) or not isinstance(made_with, dict) or made_with.get("format") != FORMAT:
         raise InputError(f"{path}: no checkpoint of this version: remove it to start anew")
     return about
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    reason = f"{type(error).__name__} {error}".splitlines()[0][:120]
+    return InputError(f"{path}: damaged checkpoint ({reason}): remove it to start anew")
 
 
 def _under(stored: Tensors, prefix: str) -> Tensors:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from exitwave import files
 from exitwave.errors import InputError
 from exitwave.networks.convolution4d import ClusterNet
 from exitwave.networks.fusionnet import FusionNet
@@ -28,7 +29,9 @@ NETWORKS: dict[str, type[nn.Module]] = {
 NETWORKS.update(FusionNet=FusionNet, OneShot=OneShot)
 NETWORKS.update(RadialModel=RadialModel, ClusterNet=ClusterNet, ScanNet=ScanNet)
 
-_ABOUT, _CHECKSUM = "exitwave", "crc32"  # the two entries of the metadata
+_ABOUT, _CHECKSUM = "exitwave", "crc32"  # two entries of the metadata
+# The third, of what the other two and the header say; files from before have none.
+_SEAL = "exitwave crc32"
 
 
 def write_tensors(
@@ -53,21 +56,25 @@ def write_tensors(
     from safetensors.torch import save_file
 
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     plain = {name: _plain(tensor) for name, tensor in tensors.items()}
     metadata = {
         _ABOUT: json.dumps(dict(about), sort_keys=True, allow_nan=False),
         _CHECKSUM: str(_checksum(plain)),
     }  # fmt: skip
-    temporary = path.with_name(f".{path.name}.tmp")  # one name: what a killed run left is overwritten
+    metadata[_SEAL] = _seal(plain, metadata)
     try:
-        save_file(plain, temporary, metadata)
-        os.replace(temporary, path)
+        with files.whole(path) as temporary:
+            save_file(plain, temporary, metadata)
     except SafetensorError as error:
         raise OSError(f"{path}: {_first_line(error)}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
+
+
+def _seal(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
+    """Return the checksum of what stands before the numbers: shapes, types, and what is said of them."""
+    header = {name: [str(value.dtype), list(value.shape)] for name, value in tensors.items()}
+    said = {name: value for name, value in metadata.items() if name != _SEAL}
+    return str(zlib.crc32(json.dumps([header, said], sort_keys=True).encode()))
 
 
 def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any] | None]:
@@ -88,6 +95,8 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
     tensors, metadata, about = _read(Path(path))
     if _CHECKSUM in metadata and metadata[_CHECKSUM] != str(_checksum(tensors)):
         raise InputError(f"{path}: damaged, its checksum is not that of its numbers: make or fetch it again")
+    if _SEAL in metadata and metadata[_SEAL] != _seal(tensors, metadata):
+        raise InputError(f"{path}: damaged, its checksum is not that of its header: make or fetch it again")
     return tensors, about
 
 
@@ -117,7 +126,10 @@ def _read(
             found = {name: opened.get_tensor(name).clone() for name in names}
         about = json.loads(metadata[_ABOUT]) if _ABOUT in metadata else None
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
-        raise InputError(f"{path}: not a readable safetensors file ({_first_line(error)})") from error
+        reason = _first_line(error)[:200]
+        raise InputError(
+            f"{path}: not a readable safetensors file ({reason}): make or fetch it again"
+        ) from error
     return found, metadata, about
 
 
@@ -199,11 +211,15 @@ def load_network(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, Any
     """
     state, about = load_weights(path)
     kind = about.get("network")
-    if kind not in NETWORKS:
-        raise InputError(f"{path}: weights of an unknown network {kind!r}: use one of {', '.join(NETWORKS)}")
+    if not isinstance(kind, str) or kind not in NETWORKS:
+        named = repr(kind)[:60]
+        raise InputError(f"{path}: weights of an unknown network {named}: use one of {', '.join(NETWORKS)}")
     try:
         network = NETWORKS[kind](**about["architecture"])
         network.load_state_dict(state)
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise InputError(f"{path}: weights that do not fit {kind} ({_first_line(error)})") from error
+    except Exception as error:  # an architecture may be anything that JSON holds
+        reason = _first_line(error)[:200]
+        raise InputError(
+            f"{path}: weights that do not fit {kind} ({reason}): make or fetch it again"
+        ) from error
     return network.eval(), about

@@ -232,11 +232,11 @@ def check_mrc(path: Path) -> None:
         raise refuse(path, f"truncated MRC file: {size} bytes, but its header needs {needed}: copy it again")
 
 
-def check_hdf5(path: Path, *, whole: float = math.inf) -> None:
+def check_hdf5(path: Path, *, whole: float = math.inf, netcdf: bool = False) -> None:
     """Try an HDF5 file in another process, where it may crash or hang the HDF5 library.
 
     Its data sets must hold what they declare, and it may not link to other files. Data sets of more than
-    `whole` bytes are not read but at their ends.
+    `whole` bytes are not read but at their ends. A file that netCDF is to read is tried by that, too.
     """
     signature = b"\x89HDF\r\n\x1a\n"
     with _opened(path) as (view, size):
@@ -245,6 +245,7 @@ def check_hdf5(path: Path, *, whole: float = math.inf) -> None:
             raise refuse(path, "not an HDF5 file: check what it is")
     probe = Path(__file__).with_name("hdf5_probe.py")
     command = [sys.executable, "-P", str(probe), str(path), str(_MOST_COMPRESSED), str(_SLACK), str(whole)]
+    command.append("netcdf" if netcdf else "")
     try:
         done = subprocess.run(
             command, capture_output=True, timeout=PATIENCE + size / 1e7, stdin=subprocess.DEVNULL, check=False

@@ -43,11 +43,11 @@ def check_object(name: str, item: Any, most_compressed: int, slack: int, whole: 
         item[()]
 
 
-def main(path: str, most_compressed: str, slack: str, whole: str) -> None:
+def main(path: str, most_compressed: str, slack: str, whole: str, netcdf: str) -> None:
     """Visit everything in a file.
 
     Data may be `most_compressed` times its bytes in the file, and `slack`; of more than `whole` bytes only
-    the ends are read.
+    the ends are read. With `netcdf` it is then read as a record: sound HDF5 may crash the netCDF library.
     """
     with suppress(ImportError):  # decompressors, where they are installed
         import_module("hdf5plugin")
@@ -58,6 +58,8 @@ def main(path: str, most_compressed: str, slack: str, whole: str) -> None:
             raise ValueError(f"{link} is in another file")
         check("/", file)
         file.visititems(check)
+    if netcdf:
+        import_module("xarray").load_dataset(path, engine="netcdf4")
 
 
 if __name__ == "__main__":

@@ -193,7 +193,7 @@ def _read(path: Path, *, calibrated: bool) -> _Stack:
     if suffix == ".npy":
         return guards.call(path, "NumPy", _read_npy, path)
     if suffix == ".nc":
-        guards.check_hdf5(path)
+        guards.check_hdf5(path, netcdf=True)
         return guards.call(path, "netCDF", _read_record, path)
     if suffix not in _PLUGINS:
         raise refuse(path, f"suffix {suffix!r} is not known: save it as one of {', '.join(SUFFIXES)}")

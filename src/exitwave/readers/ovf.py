@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from exitwave import records
+from exitwave import files, records
 from exitwave.errors import InputError
 from exitwave.readers.guards import existing_file, one_line, refuse
 from exitwave.records import Array
@@ -324,16 +324,10 @@ def write_ovf(record: xr.Dataset, path: str | os.PathLike[str], *, representatio
         )
     rows = values.transpose(1, 2, 3, 0).reshape(-1, 3)
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(_header_text(values.shape[1:], cell, representation).encode())
-            file.write(_encode(rows, representation))
-            file.write(f"\n# End: Data {representation.title()}\n# End: Segment\n".encode())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.whole(path) as temporary, temporary.open("wb") as file:
+        file.write(_header_text(values.shape[1:], cell, representation).encode())
+        file.write(_encode(rows, representation))
+        file.write(f"\n# End: Data {representation.title()}\n# End: Segment\n".encode())
     return path
 
 
