@@ -71,7 +71,7 @@ def measure(
         raise InputError(f"{root.name} holds no benchmarks: run inside a clone")
     folder = runs_folder() / "bars"
     folder.mkdir(parents=True, exist_ok=True)
-    about = _about()
+    about = about_machine()
     parts: list[Measured] = []
     for name in dict.fromkeys(each.split("::")[0] for each in wanted):
         some = [each for each in wanted if each.split("::")[0] == name]
@@ -241,10 +241,12 @@ def check_idle() -> None:
         )
 
 
-def _about() -> dict[str, Any]:
-    made = provenance("exitwave bars")
+def about_machine(command: str = "exitwave bars") -> dict[str, Any]:
+    """Return what measured something: machine, its other work, time, commit and versions."""
+    made = provenance(command)
     return {
-        "machine": f"{_processor()}, {os.cpu_count()} cores", "threads": threads(), "load": load(),
+        "machine": f"{_processor()}, {os.cpu_count()} cores", "cores": os.cpu_count() or 1,
+        "threads": threads(), "load": load(),
         "made": made["made"], "commit": made["commit"], "platform": made["platform"],
         "versions": made["versions"],
     }  # fmt: skip
@@ -279,21 +281,24 @@ def stored_file() -> Path:
     return data_folder() / "performance" / "benchmarks.json"
 
 
+def as_text(measured: Measured) -> str:
+    """Return what was measured as JSON, four digits of each number."""
+    numbers = {
+        name: {field: _short(value) for field, value in some.items()}
+        for name, some in sorted(measured.numbers.items())
+    }
+    found = {
+        "about": dict(measured.about),
+        "numbers": numbers,
+        "missing": dict(sorted(measured.missing.items())),
+        "skipped": sorted(measured.skipped),
+    }
+    return json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write(measured: Measured, path: Path) -> Path:
-    """Write what was measured as JSON, four digits of each number, whole or not at all."""
-    text = json.dumps(
-        {
-            "about": dict(measured.about),
-            "numbers": {
-                name: {field: _short(value) for field, value in some.items()}
-                for name, some in sorted(measured.numbers.items())
-            },
-            "missing": dict(sorted(measured.missing.items())),
-            "skipped": sorted(measured.skipped),
-        },
-        indent=1, ensure_ascii=False, allow_nan=False,
-    )  # fmt: skip
-    return write_lines(text + "\n", path)
+    """Write what was measured as JSON, whole or not at all."""
+    return write_lines(as_text(measured), path)
 
 
 def write_lines(lines: str, path: Path) -> Path:

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from exitwave import records
-from exitwave.chapters import ledger
+from exitwave.chapters import ledger, scaling
 from exitwave.chapters.project import chapters, parameters_of, trains
 from exitwave.chapters.reproduce import run_file
 from exitwave.chapters.run import run_path
@@ -25,6 +25,7 @@ def generated_pages() -> Mapping[str, Callable[[], str | bytes]]:
         "book/ledger_counts.md": ledger_counts,
         "book/ledger_table.md": ledger_table,
         "book/gpu_runs_table.md": gpu_runs_table,
+        "book/scaling_table.md": scaling.table,
     }
     for paper in chapters():
         pages[f"book/_static/cover_{paper}.png"] = _cover(paper)

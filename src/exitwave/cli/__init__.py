@@ -30,11 +30,13 @@ from exitwave.cli.options import (
 )
 from exitwave.cli.parallax import retrieve_parallax
 from exitwave.cli.ptychography import retrieve_ptychography
+from exitwave.cli.scaling import scaling
 from exitwave.cli.scan_network import retrieve_network
 from exitwave.cli.scan_simulation import simulate_scan
 from exitwave.cli.side_band import retrieve_ssb
 from exitwave.cli.training import train
 from exitwave.cli.waves import retrieve_focal_series
+from exitwave.cli.workshop import workshop
 from exitwave.errors import InputError, RunError
 
 # Everything heavy is imported by the command that needs it: `exitwave --help` answers at once.
@@ -59,6 +61,8 @@ retrieve_app.command("network")(retrieve_network)
 retrieve_app.command("ptychography")(retrieve_ptychography)
 
 app.command()(export)
+app.command()(scaling)
+app.command()(workshop)
 
 
 def _version(show: bool) -> None:
