@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: help book test test-book bench lint pairs check-rows publish lock clean
+.PHONY: help book test test-book bench lint pairs check-rows workshop workshop-bundle publish lock clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -12,8 +12,9 @@ help:  ## Show what can be made
 book: $(VENV)/.installed  ## Run the chapters and render the book to _build/html/index.html
 	$(BIN)/exitwave book
 
+# In the order of the files: sorted by number of tests, the few long ones that run whole chapters would come last.
 test: $(VENV)/.installed-test  ## Run the tests (always; never cached), a process for each core
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-book: $(VENV)/.installed-test  ## Open every page of the built book in headless Chromium
 	$(BIN)/python -m pytest -m browser tests/book
@@ -33,6 +34,12 @@ pairs: $(VENV)/.installed  ## Write notebooks/*.ipynb from notebooks/*.py, which
 
 check-rows: $(VENV)/.installed  ## Recompute two rows of the ledger, chosen by SEED, and compare with data/
 	$(BIN)/exitwave reproduce --check 2 --seed $(or $(SEED),0) --budget-minutes 8
+
+workshop: $(VENV)/.installed  ## Write notebooks for students and teachers to _build/workshop
+	$(BIN)/exitwave workshop
+
+workshop-bundle: $(VENV)/.installed  ## Pack all that a room without internet needs
+	$(BIN)/exitwave workshop --bundle
 
 publish: $(VENV)/.installed  ## Build the book and copy it to public/ for a web server
 	$(BIN)/exitwave book --publish public

@@ -1,4 +1,4 @@
-"""Each chapter runs at smoke scale, and says the same when it is run again."""
+"""Each chapter runs at smoke scale, as a student's copy with solutions put back, and says the same again."""
 
 import os
 import subprocess
@@ -10,6 +10,7 @@ import nbformat
 import pytest
 
 from exitwave import records
+from exitwave.chapters import workshop
 from exitwave.chapters.execute import execute, notebook_parameters
 from exitwave.chapters.run import run_path
 from exitwave.papers.zhou2020.parameters import Parameters
@@ -30,6 +31,19 @@ def folder(tmp_path_factory):
         yield folder
 
 
+def solved(chapter, folder):
+    """Write the student's copy of a chapter with its solutions put back, which is the teacher's, cell by cell."""
+    whole = nbformat.read(NOTEBOOKS / f"{chapter}.ipynb", as_version=4)
+    student = workshop.student_copy(whole)
+    assert workshop.leaks(student, whole) == []
+    back = workshop.with_solutions(student, whole)
+    assert [cell.source for cell in back.cells] == [cell.source for cell in whole.cells]
+    path = folder / "solved" / f"{chapter}.ipynb"
+    path.parent.mkdir(exist_ok=True)
+    nbformat.write(back, path)
+    return path
+
+
 @pytest.fixture(scope="module")
 def executed(folder):
     """Return a chapter executed at smoke scale: one by the papermill command, the others by exitwave."""
@@ -38,7 +52,7 @@ def executed(folder):
         output = folder / f"{chapter}.ipynb"
         if output.is_file():
             return output
-        source = NOTEBOOKS / f"{chapter}.ipynb"
+        source = solved(chapter, folder)
         if chapter == BY_PAPERMILL:
             command = [
                 sys.executable,
@@ -52,12 +66,12 @@ def executed(folder):
                 "--no-progress-bar",
             ]
             done = subprocess.run(
-                command, cwd=folder, capture_output=True, text=True, check=False, timeout=280
+                command, cwd=NOTEBOOKS, capture_output=True, text=True, check=False, timeout=280
             )
             assert done.returncode == 0, done.stderr
         else:
             scale = {"scale": "smoke"} if "scale" in notebook_parameters(source) else {}
-            execute(source, output, scale, progress=False)
+            execute(source, output, scale, cwd=NOTEBOOKS, progress=False)
         return output
 
     return run
