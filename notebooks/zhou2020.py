@@ -290,9 +290,40 @@ stored_figures.course(rates) if rates else None
 # it; at the stated rate it does not. Adam moves every pixel by about its rate in each step, whatever the gradient, and a
 # step of a radian is a third of the way to a different but equally valid phase. Where weakly defocused images hold
 # the phase, the rate matters less.
-# Data: {download}`strong, rate 0.1 <../data/zhou2020/workshop/strong-clean-gentle.nc>`,
-# {download}`hybrid, rate 0.1 <../data/zhou2020/workshop/hybrid4-gentle.nc>`.
 #
+# Rows of the ledger that are not reproduced are asked by the same change. At a tenth of the rate 500 steps at ±0.15 mm have an
+# accuracy of 0.86 without noise and of 0.84 with 10% of it, where the stated rate has 0.60 and 0.50: gradient retrieval
+# keeps its accuracy, as the paper says. The error of the phase gradient from four hybrid images falls from 1.12 to 0.86. That is
+# below TIE at strong defocus (0.91), as in the paper's Fig. 3, and not below TIE at moderate defocus (0.65).
+#
+# The accuracy of two hybrid images, 0.92, is better than the paper's 0.7253, which is no reproduction either. Which defoci it had is not
+# stated. Two moderate ones give 0.50 and two strong ones 0.84: what the paper prints lies between, and the choice of defoci may be the
+# reason.
+# Data: {download}`strong, rate 0.1 <../data/zhou2020/workshop/strong-clean-gentle.nc>`,
+# {download}`hybrid, rate 0.1 <../data/zhou2020/workshop/hybrid4-gentle.nc>`,
+# {download}`conditions, rate 0.1 <../data/zhou2020/workshop/conditions-gentle.nc>`.
+
+# %% tags=["hide-cell"]
+asked = stored("conditions", "conditions-gentle", "hybrid2", "moderate-noise", "strong-noise")
+if len(asked) == 5:
+    each_rate = [asked[name] for name in ("conditions-gentle", "conditions")]
+    kept = [float(run[f"gradient_moderate_{n}_accuracy"].mean()) for run in each_rate for n in (0, 10)]
+    assert np.allclose(kept, (0.86, 0.84, 0.60, 0.50), atol=0.006), kept
+    slopes = [float(run["gradient_hybrid_10_gradient_error"].mean()) for run in each_rate]
+    slopes += [
+        float(each_rate[0][f"tie_{focus_}_10_gradient_error"].mean()) for focus_ in ("strong", "moderate")
+    ]
+    assert np.allclose(slopes, (0.86, 1.12, 0.91, 0.65), atol=0.006), slopes
+    # The same images as in the study of all conditions.
+    for focus_ in ("strong", "moderate"):
+        name = f"tie_{focus_}_10_gradient_error"
+        assert np.allclose(*(run[name].values for run in each_rate), rtol=1e-3), name
+    pairs_of = [
+        float(asked[n]["gradient_accuracy"].mean()) for n in ("hybrid2", "moderate-noise", "strong-noise")
+    ]
+    assert np.allclose(pairs_of, (0.92, 0.50, 0.84), atol=0.006), pairs_of
+
+# %% [markdown]
 # ## A better method
 #
 # Four images at −0.1, −0.2, +1.5 and +1.6 mm with 15% noise each are the paper's best case. The same model can be
