@@ -24,7 +24,7 @@ For {platform}, Python {python}. In this folder:
     .venv/bin/pip install --no-index --find-links wheels exitwave jupyterlab
     .venv/bin/jupyter lab workshop/student
 
-On Windows `.venv\\\\Scripts\\\\pip` and `.venv\\\\Scripts\\\\jupyter`. The wheels are for the platform
+On Windows `.venv\\Scripts\\pip` and `.venv\\Scripts\\jupyter`. The wheels are for the platform
 above only: make the bundle on a machine like those of the room.
 
 The book is `html/index.html`{book}. The plan of the day is its page on teaching.
