@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: help book test test-book bench lint pairs check-rows workshop workshop-bundle publish lock clean
+.PHONY: help book test test-book bench bars lint pairs check-rows workshop workshop-bundle publish lock clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,11 @@ lint: $(VENV)/.installed-test  ## Ruff, types, import layers
 
 bench: $(VENV)/.installed-test  ## Time the methods (pytest-benchmark)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --override-ini testpaths=tests/benchmarks
+
+# STORE=1 keeps the numbers for the book, FRESH=1 also builds the book in a fresh clone, STRICT=1 lets known
+# misses count, PEERS=PYTHON names an environment with quantem and ptyrad.
+bars: $(VENV)/.installed-test  ## Measure every figure that the chapters promise; fails if a bar is not met
+	$(BIN)/exitwave bars $(if $(STORE),--store) $(if $(FRESH),--fresh) $(if $(STRICT),--strict) $(if $(PEERS),--peers $(PEERS))
 
 pairs: $(VENV)/.installed  ## Write notebooks/*.ipynb from notebooks/*.py, which are authoritative
 	$(BIN)/jupytext --update-metadata '{"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}' \

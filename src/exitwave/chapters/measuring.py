@@ -91,12 +91,13 @@ def _run_file(root: Path, folder: Path, name: str, wanted: Sequence[str], python
     times, outcomes, log = (folder / f"{stem}{end}" for end in (".json", ".outcomes.json", ".log"))
     for path in (times, outcomes):
         path.unlink(missing_ok=True)
-    command = [python, "-m", "pytest", f"tests/benchmarks/{name}", "-q", "-p", "no:cacheprovider"]
+    command = [python, "-m", "pytest", f"tests/benchmarks/{name}", "-q"]
+    command += [f"-p{plugin}" for plugin in ("no:cacheprovider", "pytest_benchmark.plugin", "pytest_timeout")]
     command += ["--benchmark-enable", "--benchmark-only", f"--benchmark-json={times}"]
     command += ["--override-ini", "testpaths=tests/benchmarks"]
     environment = os.environ | {
         "OMP_NUM_THREADS": str(threads()), "EXITWAVE_BENCHMARKS": json.dumps(list(wanted)),
-        "EXITWAVE_OUTCOMES": str(outcomes),
+        "EXITWAVE_OUTCOMES": str(outcomes), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
     }  # fmt: skip
     try:
         with log.open("w", encoding="utf-8") as stream:
