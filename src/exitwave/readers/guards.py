@@ -12,12 +12,13 @@ import logging
 import math
 import mmap
 import os
+import signal
 import struct
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,8 +30,10 @@ Result = TypeVar("Result")
 _MOST_COMPRESSED = 1100
 _SLACK = 2**20
 
-# Seconds to wait for the HDF5 library, on top of those for a disk of 10 MB/s.
+# Seconds that the HDF5 library may compute; so many times as many may pass, on a machine that does something
+# else, and those for a disk of 10 MB/s.
 PATIENCE = 20.0
+_BUSY = 15
 
 
 def refuse(path: Path, reason: str) -> InputError:
@@ -246,19 +249,38 @@ def check_hdf5(path: Path, *, whole: float = math.inf, netcdf: bool = False) -> 
     probe = Path(__file__).with_name("hdf5_probe.py")
     command = [sys.executable, "-P", str(probe), str(path), str(_MOST_COMPRESSED), str(_SLACK), str(whole)]
     command.append("netcdf" if netcdf else "")
-    try:
-        done = subprocess.run(
-            command, capture_output=True, timeout=PATIENCE + size / 1e7, stdin=subprocess.DEVNULL, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise refuse(path, "damaged HDF5 file (reading it does not end): copy it again") from None
-    if done.returncode:
-        lines = done.stderr.decode("utf-8", "replace").splitlines() if done.returncode == 1 else []
+    code, said = _tried(command, size)
+    if code is None:
+        raise refuse(path, "damaged HDF5 file (reading it does not end): copy it again")
+    if code:
+        lines = said.splitlines() if code == 1 else []
         reason = lines[-1][:160] if lines else "it crashes the HDF5 library"
         if "in another file" in reason:
             raise refuse(path, f"{reason}: copy the data into one file")
         remedy = "install hdf5plugin" if "filter" in reason else "copy it again"
         raise refuse(path, f"damaged or foreign HDF5 file ({reason}): {remedy}")
+
+
+def _tried(command: list[str], size: int) -> tuple[int | None, str]:
+    """Return with what a process ends and what it says, None if it does not end with a file of that size."""
+    quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, **quiet) as child:
+        limited = sys.platform == "linux"
+        if sys.platform == "linux":
+            import resource
+
+            # Of the time that passes, another program may have most.
+            with suppress(ProcessLookupError):
+                resource.prlimit(
+                    child.pid, resource.RLIMIT_CPU, (math.ceil(PATIENCE), math.ceil(PATIENCE) + 1)
+                )
+        try:
+            said = child.communicate(timeout=(_BUSY if limited else 1) * PATIENCE + size / 1e7)[1]
+        except subprocess.TimeoutExpired:
+            child.kill()
+            return None, ""
+    ended = limited and child.returncode == -signal.SIGXCPU
+    return None if ended else child.returncode, said.decode("utf-8", "replace")
 
 
 def check_tiff(path: Path) -> None:
