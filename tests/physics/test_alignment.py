@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exitwave.errors import InputError
-from exitwave.retrieve import wave_plausibility
-from exitwave.retrieve.alignment import Alignment, align, coarser, correlations
+from exitwave.retrieve import wave_order
+from exitwave.retrieve.alignment import align, coarser, correlations
 from exitwave.retrieve.lens import FreeLens, Lens
-from exitwave.retrieve.wave_plausibility import check_order, check_sign, check_unit
+from exitwave.retrieve.wave_order import check_order
+from exitwave.retrieve.wave_plausibility import check_sign, check_unit
 from exitwave.simulate import imaging
 from exitwave.simulate.exit_waves import Multislice, simulate
 from exitwave.specimens import flakes, layers
@@ -206,20 +207,77 @@ class TestDefoci:
         assert "reverse order" in told
         assert "\n" not in told
 
-    def test_of_many_images_a_few_are_looked_at(self, flake, monkeypatch):
-        images, microscope = exposed(flake, tuple(range(20, 130, 10)))
-        seen = []
-
-        def look(part, lens, **_):
-            seen.append((len(part), lens.defocus.tolist()))
-            return Alignment(torch.zeros(len(part), 2), {}, 1.0)
-
-        monkeypatch.setattr(wave_plausibility, "align", look)
-        assert check_order(images, microscope, dose=DOSE) is None
-        assert seen == [(3, [30.0, 70.0, 110.0])]
-
     def test_one_image_tells_nothing(self, flake):
         images, microscope = exposed(flake, (20.0,))
         assert check_unit(images, microscope, dose=DOSE) is None
         assert check_sign(images, microscope, dose=DOSE) is None
         assert check_order(images, microscope, dose=DOSE) is None
+
+
+def by_name(count):
+    """Where the images of img_1, img_2, ... end when their names are sorted."""
+    return [int(name) - 1 for name in sorted(str(i + 1) for i in range(count))]
+
+
+def series_of(wave, count, order=None, **changed):
+    """Return displaced images, a lens that lists their defoci in an order, and the true defoci."""
+    defoci = torch.linspace(20.0, 120.0, count, dtype=torch.float64)
+    images, microscope = exposed(wave, tuple(defoci.tolist()), drawn(count, 1.0, 3), **changed)
+    return images, replace(microscope, defocus=defoci[list(range(count) if order is None else order)])
+
+
+class TestOrderOfMany:
+    """More than three images, displaced, through a lens with astigmatism and coma that nobody knows."""
+
+    @pytest.mark.parametrize(
+        ("count", "order", "named"),
+        [
+            # Neighbours outside of the three that are aligned first, and one of these with a neighbour.
+            (9, [0, 1, 3, 2, 4, 5, 6, 7, 8], r"image 3 at \+4.5 nm, image 4 at \+5.75 nm: check the order"),
+            (5, [1, 0, 2, 3, 4], r"image 1 at \+2 nm, image 2 at \+4.5 nm: check"),
+            (7, [6, 1, 2, 3, 4, 5, 0], r"image 1 at \+2 nm, image 7 at \+12 nm: check"),
+            (11, by_name(11), r"image 2 at \+3 nm.*elsewhere \(they are as if sorted by name, 1, 10, 2\)"),
+            (6, [5, 4, 3, 2, 1, 0], "reverse order, or of the other sign"),
+            (8, [1, 2, 3, 4, 5, 6, 7, 0], r"image 1 at \+2 nm, .*, image 4 at .* and 4 more elsewhere"),
+            (7, [3, 4, 5, 6, 0, 1, 2], r"image 1 at \+2 nm, .* and 3 more elsewhere: check"),
+        ],
+    )
+    def test_another_order(self, flake, count, order, named):
+        told = check_order(*series_of(flake, count, order), dose=DOSE)
+        assert told is not None
+        assert "\n" not in told
+        assert re.search(named, told)
+
+    @pytest.mark.parametrize(
+        ("count", "changed"),
+        [
+            (5, {}),
+            (11, {}),
+            (6, {"blur": 0.4}),  # a specimen that vibrates
+            (6, {"astigmatism": (40.0, 25.0), "coma": (600.0, -300.0)}),
+            (7, {"focal_spread": 30.0}),
+        ],
+    )
+    def test_no_alarm_for_a_right_one(self, flake, count, changed):
+        images, microscope = series_of(flake, count, **changed)
+        untold = replace(microscope, blur=0.1, focal_spread=7.0)
+        assert check_order(images, untold, dose=DOSE) is None
+
+    def test_noise_raises_no_alarm(self, flake):
+        images, microscope = series_of(flake, 6)
+        clean = images.clamp_min(0)
+        noisy = imaging.add_poisson_noise(clean, 2.0, (1.0, 1.0), torch.Generator().manual_seed(1))
+        assert check_order(noisy, microscope, dose=2.0) is None
+
+    def test_what_a_series_in_order_costs(self, flake, monkeypatch):
+        """One alignment of three images, however many there are."""
+        seen = []
+
+        def look(part, lens, **how):
+            seen.append(lens.defocus.tolist())
+            return align(part, lens, **how)
+
+        monkeypatch.setattr(wave_order, "align", look)
+        images, microscope = series_of(flake, 11)
+        assert check_order(images, microscope, dose=DOSE) is None
+        assert seen == [[30.0, 70.0, 110.0]]

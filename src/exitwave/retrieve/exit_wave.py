@@ -16,7 +16,8 @@ from exitwave.retrieve import focal_series, gerchberg_saxton, learned
 from exitwave.retrieve.alignment import align
 from exitwave.retrieve.focal_series import Fit
 from exitwave.retrieve.lens import FREE, FreeLens, Lens
-from exitwave.retrieve.wave_plausibility import check_order, check_sign, check_unit
+from exitwave.retrieve.wave_order import check_order
+from exitwave.retrieve.wave_plausibility import check_sign, check_unit
 from exitwave.retrieve.wave_record import describe
 from exitwave.retrieve.wave_record import unexplained as unexplained
 from exitwave.retrieve.wave_series import WaveSeries, read_series
@@ -167,8 +168,9 @@ def retrieve(
         Called with (step, value) as the method goes on.
     warn : callable, optional
         Called at once with a text, if something looks wrong: defoci
-        (:mod:`exitwave.retrieve.wave_plausibility`), displacements that may be off by a period
-        of the lattice, or images unlike those that a network was trained with.
+        (:mod:`exitwave.retrieve.wave_plausibility`, :mod:`exitwave.retrieve.wave_order`),
+        displacements that may be off by a period of the lattice, or images unlike those that a network was
+        trained with.
     **options
         The fields of :class:`Options`.
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 from torch import Tensor
 
-from exitwave.errors import InputError
 from exitwave.optics import wavelength
 from exitwave.retrieve import gerchberg_saxton
-from exitwave.retrieve.alignment import align, coarser
+from exitwave.retrieve.alignment import coarser
 from exitwave.retrieve.focal_series import retrieve_wave
 from exitwave.retrieve.lens import Lens
 from exitwave.units import length_text
@@ -23,9 +21,7 @@ _UNITS = {"nm": 10.0, "µm": 1e4, "mm": 1e7, "m": 1e10}
 _TENFOLD, _BETTER = (10.0, 0.1), 0.8  # of the residual: what another unit must reach at least
 _ITERATIONS = 40
 _EVALUATIONS, _MARGIN = 60, 3.2  # Å
-_TURNED = 0.85  # of the deviance: what defoci of the other sign, or in another order, must reach at least
-_EXPLAINED = 1 / _TURNED  # deviance that no order can better so much, for noise leaves 1
-_MIDDLE = 24.0  # Å: so much of the field tells an order
+_TURNED = 0.85  # of the deviance: what defoci of the other sign must reach at least
 _UNITLESS = "Lengths without a unit are in Å"
 
 
@@ -127,63 +123,3 @@ def check_sign(measured: Tensor, lens: Lens, *, dose: float, periodic: bool = Fa
         "atoms explain the images better with defoci of the other sign: check the sign, underfocus is "
         "positive, and the spherical aberration"
     )
-
-
-def check_order(measured: Tensor, lens: Lens, *, dose: float, periodic: bool = False) -> str | None:
-    """Return a warning if atoms explain the images better with their defoci in another order, else None.
-
-    Parameters
-    ----------
-    measured : Tensor, shape (image, y, x)
-        Over vacuum; they may be displaced.
-    lens : Lens
-    dose : float
-        Electrons per pixel and image.
-    periodic : bool
-        Whether the field repeats beyond its borders.
-
-    Notes
-    -----
-    Displacements are found for each order anew, for in a wrong one they are wrong, and hide it. That takes
-    time. So other orders are only tried if what was given leaves more than noise, in the middle of the field;
-    and of more than three images three are looked at, from the least, the middle and the greatest third of
-    the defoci: a disorder that leaves these in their order is not seen.
-    """
-    if len(measured) < 2:
-        return None
-    ranked = lens.defocus.argsort().tolist()
-    few = list(dict.fromkeys(ranked[round(share * len(ranked) - 0.5)] for share in (1 / 6, 1 / 2, 5 / 6)))
-    side = round(_MIDDLE / lens.sampling)
-    whole = min(measured.shape[-2:]) <= side
-    images = measured[few] if whole else _cropped(measured[few], side)
-
-    def deviance(order: Sequence[int]) -> float:
-        tried = replace(lens, defocus=lens.defocus[list(order)], shift=None)
-        try:
-            return align(images, tried, dose=dose, periodic=periodic and whole).deviance
-        except InputError:  # too far displaced
-            return math.inf
-
-    given = deviance(few)
-    if given < _EXPLAINED:
-        return None
-    found = {order: deviance(order) for order in itertools.permutations(few) if list(order) != few}
-    best = min(found, key=lambda order: found[order])
-    if found[best] > _TURNED * given:
-        return None
-    if list(best) == few[::-1]:
-        return (
-            "atoms explain the images better with the defoci in reverse order, or of the other sign: check "
-            "order and sign, underfocus is positive, and the spherical aberration"
-        )
-    places = sorted(
-        (i, length_text(float(lens.defocus[j]))) for i, j in zip(few, best, strict=True) if i != j
-    )
-    meant = ", ".join(f"image {i + 1} at {text}" for i, text in places)
-    return f"atoms explain the images better with {meant}: check the order of the defoci, and of the files"
-
-
-def _cropped(images: Tensor, side: int) -> Tensor:
-    """Return the middle of images."""
-    top, left = ((size - min(size, side)) // 2 for size in images.shape[-2:])
-    return images[:, top : top + side, left : left + side]
