@@ -11,7 +11,8 @@ class Words:
 
     Attributes
     ----------
-    title : str
+    title, short : str
+        The second is for small pictures.
     given : str
     told : str
         Of the microscope.
@@ -20,34 +21,43 @@ class Words:
     """
 
     title: str
+    short: str
     given: str
     told: str
     assumes: str
 
 
-_LENS = "defocus, focal spread, MTF, dose; finds astigmatism and coma"
-_ALL = "all aberrations, focal spread, MTF"
+_LENS = "focus, focal spread, MTF, dose; finds astigmatism, coma"
+_ALL = "aberrations, focal spread, MTF"
 _ATOMS = "few thin planes of atoms"
 WORDS = {
-    "single": Words("likelihood, 1 image", "1 image", _LENS, _ATOMS),
-    "moduli": Words("Gerchberg-Saxton, 3 images", "3 images", _ALL, "nothing"),
-    "eleven": Words("Gerchberg-Saxton, 11 images", "11 images", _ALL, "nothing"),
-    "likelihood": Words("likelihood, 3 images", "3 images", _LENS, _ATOMS),
+    "single": Words("likelihood, 1 image", "likelihood, 1", "80 keV", _LENS, _ATOMS),
+    "moduli": Words("Gerchberg-Saxton, 3 images", "Gerchberg-S., 3", "80 keV", _ALL, "nothing"),
+    "eleven": Words("Gerchberg-Saxton, 11 images", "Gerchberg-S., 11", "80 keV", _ALL, "nothing"),
+    "likelihood": Words("likelihood, 3 images", "likelihood, 3", "80 keV", _LENS, _ATOMS),
     "network": Words(
-        "network, 3 images", "3 images, 50 keV", "nothing; energy, pixel and span are those of its training",
-        "specimens as in its training",
+        "network, 3 images", "network, 3", "50 keV", "nothing: energy, pixel, span as in training",
+        "specimens as in training",
     ),
-    "refined": Words("network, refined", "3 images, 50 keV", _LENS, "the network is nearly right"),
-    "holography": Words("holography", "1 hologram, 1 of vacuum", "all aberrations", "vacuum beside it"),
-    "mass": Words("integrated centre of mass", "1 scan", "steps, angles of the detector", "one phase"),
-    "side_band": Words("single side band", "1 scan", "semi-angle, aberrations, steps", "a weak phase"),
+    "refined": Words(
+        "network, refined", "refined, 3", "3 images, 50 keV", _LENS, "the network is nearly right"
+    ),
+    "holography": Words(
+        "holography", "holography", "1 hologram, 1 of vacuum", "aberrations", "vacuum beside it"
+    ),
+    "mass": Words(
+        "integrated centre of mass", "centre of mass", "1 scan", "steps, angles of the detector", "one phase"
+    ),
+    "side_band": Words(
+        "single side band", "single side band", "1 scan", "semi-angle, aberrations, steps", "a weak phase"
+    ),
     "parallax": Words(
-        "parallax", "1 scan, out of focus", "semi-angle, aberrations, steps", "a weak phase"
+        "parallax", "parallax", "1 scan out of focus", "semi-angle, aberrations, steps", "a weak phase"
     ),
     "ptychography": Words(
-        "ptychography", "1 scan", "semi-angle, steps, about the defocus; finds the probe", "one phase"
+        "ptychography", "ptychography", "1 scan", "semi-angle, steps; finds the probe from near", "one phase"
     ),
     "scanner": Words(
-        "network of scans", "1 scan", "semi-angle, defocus, steps, dose", "a thin layer, as in its training"
+        "network of scans", "network of scans", "1 scan", "semi-angle, focus, steps, dose", "a thin layer"
     ),
 }  # fmt: skip
