@@ -21,14 +21,21 @@
 # (`make bars FRESH=1` also clones the project and times `make book` there). A bar that was not measured, for want of a
 # program or a GPU, has not been met. What is known not to be met is in the list with its reason, and stays "not met".
 
+# %% tags=["parameters"]
+from typing import Optional
+
+numbers: Optional[str] = None  # those of another run, such as runs/bars/benchmarks.json
+
 # %% tags=["hide-input"]
+from pathlib import Path
+
 from IPython.display import HTML, Markdown, display
 
 from exitwave.chapters import bars, measuring, performance
 from exitwave.papers import figures
 
 figures.setup()
-measured = measuring.stored()
+measured = measuring.stored() if numbers is None else measuring.read(Path(numbers))
 judged = [] if measured is None else performance.judged(measured)
 Markdown(performance.NOTHING if measured is None else performance.machine(measured))
 
@@ -78,13 +85,13 @@ if measured is not None:
 # %% [markdown]
 # ## How costs grow
 #
-# Each method at several sizes, on one core. Lines are what theory expects, through the largest problem: a
-# diagonalisation costs the cube of the number of beams, Fourier transforms $N\log N$ of the pixels, an epoch of
+# Each method at several sizes, on one core. Points are measured, lines are what theory expects, through the largest
+# problem: a diagonalisation costs the cube of the number of beams, Fourier transforms $N\log N$ of the pixels, an epoch of
 # ptychography the number of patterns, a convolutional network the number of pixels.
 
 # %% tags=["hide-input"]
 if measured is not None:
-    display(performance.growth_figure(measured))
+    display(performance.growth_figures(measured))
 
 # %% tags=["hide-input"]
 if measured is not None:
@@ -92,8 +99,8 @@ if measured is not None:
 
 # %% [markdown]
 # **Takeaway.** Points above a line, at the left, are work that does not shrink with the problem, such as the start of a
-# transform; the exponent fitted to the upper half of the sizes is the one to compare with theory. Points that lie on the
-# other side at the right have left the caches of the processor. Whoever doubles a field of view pays by the line.
+# transform; the exponent fitted to the upper half of the sizes is the one to compare with theory. Whoever doubles a
+# field of view pays by the line.
 
 # %% tags=["hide-cell"]
 if measured is not None:

@@ -322,10 +322,10 @@ class TestPage:
         assert "| 100: 1 s | 400: 64 s | n³ | 3.00 | 3.00 | 3.00 |" in text
         assert text.count("not measured") == len(performance.GROWTHS) - 1
         hv.extension("bokeh")
-        drawn = performance.growth_figure(Measured(numbers))
+        drawn = performance.growth_figure(Measured(numbers), performance.GROWTHS[0])
         line, points = (each.dframe().to_numpy() for each in drawn)
         np.testing.assert_allclose(line, points)  # what follows the law lies on its line
-        np.testing.assert_allclose(points[-1], 1)
+        np.testing.assert_allclose(points[-1], [400, 64])
 
     def test_names_of_benchmarks_are_those_of_the_file(self, request):
         text = (request.config.rootpath / "tests" / "benchmarks" / measuring.SCALING).read_text(
@@ -344,11 +344,18 @@ class TestPage:
     def test_a_row_says_what_it_is_beside_and_why_it_is_not_met(self):
         known = changed(RATIO, known="a_b | [c]")
         text = performance.table([judge(known, measured(0.5, 0.6)), judge(SECONDS, measured())])
-        assert (
-            "| a ratio | 500 ms | abTEM 600 ms | 1.2 | ≥ 2 (aim 5) | **not met**, as is known (1) |" in text
-        )
-        assert "| s | 1 s |  |  | ≤ 2 s | met |" in text
-        assert text.endswith(r"1. a ratio: a\_b / (c).")
+        assert "| a ratio | 500 ms | abTEM 600 ms | 1.2 | ≥ 2 (aim 5): **not met**, as is known (1) |" in text
+        assert "| s | 1 s |  |  | ≤ 2 s: met |" in text
+        assert performance.table([judge(SECONDS, measured())]).splitlines() == [
+            "|  | exitwave | bar |", "| --- | --- | --- |", "| s | 1 s | ≤ 2 s: met |",
+        ]  # fmt: skip
+        assert text.endswith(r"1. `ratio`: a\_b / (c).")
+
+    def test_the_same_reason_stands_once(self):
+        absent = measured(None, missing={FAST: "no GPU"})
+        text = performance.table([judge(SECONDS, absent), judge(changed(SECONDS, name="b"), absent)])
+        assert text.endswith("\n\n1. `seconds`, `b`: no GPU.")
+        assert text.count("not measured (1)") == 2
 
     def test_other_work_of_the_machine_is_said(self):
         about = {

@@ -283,7 +283,7 @@ def stored_file() -> Path:
 
 
 def as_text(measured: Measured) -> str:
-    """Return what was measured as JSON, four digits of each number."""
+    """Return what was measured as JSON, four digits of each number that is no count."""
     numbers = {
         name: {field: _short(value) for field, value in some.items()}
         for name, some in sorted(measured.numbers.items())
@@ -310,7 +310,9 @@ def write_lines(lines: str, path: Path) -> Path:
 
 
 def _short(value: float) -> float | str:
-    return float(f"{value:.4g}") if math.isfinite(value) else str(value)
+    if not math.isfinite(value):
+        return str(value)
+    return value if value.is_integer() and abs(value) < 1e9 else float(f"{value:.4g}")
 
 
 def read(path: Path) -> Measured:

@@ -88,20 +88,25 @@ def table(some: Sequence[Judged]) -> str:
     ----------
     some : sequence of Judged
     """
-    lines = ["| | exitwave | beside it | ratio | bar | |", "|---|---|---|---|---|---|"]
-    notes: list[str] = []
+    rows: list[tuple[str, ...]] = []
+    notes: dict[str, list[str]] = {}  # the same reason has one number
     for each in some:
         mark = ""
         if each.note:
-            notes.append(f"{len(notes) + 1}. {each.bar.says}: {_plain(each.note)}.")
-            mark = f" ({len(notes)})"
-        cells = (
+            notes.setdefault(each.note, []).append(f"`{each.bar.name}`")
+            mark = f" ({list(notes).index(each.note) + 1})"
+        rows.append((
             each.bar.says, amount(each.ours, "s" if each.bar.beside else each.bar.unit),
             ", ".join(f"{program} {amount(value, 's')}" for program, value in each.theirs.items()),
-            _ratio(each.value) if each.bar.beside else "", _bar(each.bar), _SIGNS[each.verdict] + mark,
-        )  # fmt: skip
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + ("\n\n" + "\n".join(notes) if notes else "")
+            _ratio(each.value) if each.bar.beside else "",
+            ": ".join(filter(None, [_bar(each.bar), _SIGNS[each.verdict]])) + mark,
+        ))  # fmt: skip
+    heads = ("", "exitwave", "beside it", "ratio", "bar")
+    kept = [i for i in range(len(heads)) if i < 2 or any(row[i] for row in rows)]
+    lines = [[heads[i] for i in kept], ["---"] * len(kept), *([row[i] for i in kept] for row in rows)]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    said = [f"{i}. {', '.join(n)}: {_plain(note)}." for i, (note, n) in enumerate(notes.items(), 1)]
+    return text + ("\n\n" + "\n".join(said) if said else "")
 
 
 def of_chapter(some: Sequence[Judged], *chapters: str) -> list[Judged]:
@@ -219,30 +224,32 @@ def growth_table(measured: Measured) -> str:
     return "\n".join(lines)
 
 
-def growth_figure(measured: Measured) -> Any:
-    """Draw cost against size, both over those of the largest problem, beside the line that theory expects.
+def growth_figures(measured: Measured) -> Any:
+    """Draw cost against size on axes of logarithms, beside the line that theory expects.
 
     Returns
     -------
-    holoviews.Overlay
-        Points are measured, lines theory through the largest problem.
+    panel.FlexBox
+        A figure for each method. Points are measured, the line is theory through the largest problem.
     """
+    drawn = [growth_figure(measured, growth) for growth in GROWTHS if len(curve(measured, growth)[0])]
+    return figures.row(*drawn, width=290, linked=False)
+
+
+def growth_figure(measured: Measured, growth: Growth) -> Any:
+    """Draw how the cost of one method grows, a holoviews.Overlay of theory and points."""
     import holoviews as hv
 
-    drawn = []
-    for growth, colour in zip(GROWTHS, figures.COLOURS, strict=False):
-        sizes, costs = curve(measured, growth)
-        if not len(sizes):
-            continue
-        theory = growth.theory(sizes)
-        axes = {"kdims": ["size over the largest"], "vdims": ["cost over the largest"]}
-        name = f"{growth.title}, {growth.law}"
-        drawn += [
-            hv.Curve((sizes / sizes[-1], theory / theory[-1]), label=name, **axes).opts(color=colour),
-            hv.Scatter((sizes / sizes[-1], costs / costs[-1]), label=name, **axes).opts(color=colour, size=8),
-        ]
-    ticks = [10.0**power for power in range(-4, 1)]
-    return hv.Overlay(drawn).opts(
-        hv.opts.Curve(logx=True, logy=True, line_width=1.5), hv.opts.Scatter(logx=True, logy=True),
-        hv.opts.Overlay(legend_position="bottom", legend_cols=1, xticks=ticks[1:], height=480),
-    )  # fmt: skip
+    sizes, costs = curve(measured, growth)
+    theory = growth.theory(sizes)
+    axes = {"kdims": [growth.size], "vdims": [f"{growth.work} (s)"]}
+    ticks = [10.0**power for power in range(-5, 4)]
+    counts = [10**power for power in range(1, 8)]
+    return (
+        hv.Curve((sizes, costs[-1] * theory / theory[-1]), **axes).opts(color=figures.COLOURS[0])
+        * hv.Scatter((sizes, costs), **axes).opts(color=figures.COLOURS[1], size=9)
+    ).opts(
+        hv.opts.Curve(logx=True, logy=True, height=260, xticks=counts, yticks=ticks, line_width=1.5),
+        hv.opts.Scatter(logx=True, logy=True, height=260, padding=0.1),
+        hv.opts.Overlay(title=f"{growth.title}, {growth.law}: fitted {exponent(sizes, costs):.2f}"),
+    )
