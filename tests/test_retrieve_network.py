@@ -10,14 +10,15 @@ from torch import nn
 
 from exitwave import records
 from exitwave.errors import InputError
+from exitwave.networks.released import read_network
 from exitwave.networks.scannet import ScanNet, scan_conditions
 from exitwave.networks.weights import save_weights
 from exitwave.optics import wavelength
 from exitwave.papers.cao2020 import deployed, general, methods
 from exitwave.papers.cao2020.parameters import Parameters
 from exitwave.readers.bright_disk import find_disk
-from exitwave.readers.scans import read_scan
-from exitwave.retrieve import scan_network
+from exitwave.readers.scans import Scan, read_scan
+from exitwave.retrieve import learned_scan, scan_network, scan_tiles
 from exitwave.retrieve.scan_orientation import Orientation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -179,6 +180,71 @@ def test_what_is_not_as_in_the_training_is_said(files, truth):
 def test_a_dose_that_is_none_is_refused(files, truth):
     with pytest.raises(InputError, match="a dose of -1 electrons per Å² is not positive"):
         retrieved(files["plain"], Known(truth), dose=-1.0, rotation=0.0, defocus=0.0)
+
+
+# --- large scans --------------------------------------------------------------------------------
+
+
+class Local(nn.Module):
+    """A mean over 5 x 5 positions of what a mask sees of each pattern, less its mean over the field."""
+
+    def forward(self, patterns, told=None):
+        seen = (patterns * self.mask(patterns)).sum((3, 4))[:, None]
+        padded = nn.functional.pad(seen, (2, 2, 2, 2), mode="reflect")
+        made = nn.functional.avg_pool2d(padded, 5, 1)
+        return made - made.mean()
+
+    @staticmethod
+    def mask(patterns):
+        return torch.linspace(-1, 1, patterns.shape[-1])
+
+
+@pytest.fixture(scope="module")
+def seen():
+    """Patterns of 56 x 70 positions, brighter and brighter along the scan."""
+    y, x = (torch.arange(n, dtype=torch.float32) for n in (56, 70))
+    ramp = (1 + 0.1 * y)[:, None] * (2 + 0.05 * x + torch.sin(x / 6))
+    return ramp[..., None, None] * torch.rand(24, 24, generator=seeded(2))
+
+
+@pytest.mark.parametrize("most", [24, 32])
+def test_tiles_make_what_the_whole_is(seen, most):
+    """Each of mean 0 by itself, though the field is no plane."""
+    whole = scan_tiles.predict(Local(), seen)
+    tiled = scan_tiles.predict(Local(), seen, most=most)
+    assert whole.shape == tiled.shape == (56, 70)
+    # Not the same, for tiles mirror what lies beyond their own edges.
+    assert float((tiled - whole).square().mean().sqrt()) < 1e-3 * float(whole.std())
+    assert float(tiled.mean()) == pytest.approx(0, abs=1e-4)
+
+
+def test_encoding_in_parts_changes_nothing(seen, weights, monkeypatch):
+    network, told = read_network(weights)[0].eval(), scan_conditions(1e4, 0.02, 0.0)
+    whole = learned_scan.predict(network, seen, told)
+    counted = []
+    monkeypatch.setattr(scan_tiles, "_AT_ONCE", 500)
+    network.encoder.register_forward_pre_hook(lambda _, given: counted.append(len(given[0])))
+    torch.testing.assert_close(scan_tiles.predict(network, seen, told), whole, atol=1e-5, rtol=1e-4)
+    assert max(counted) == 500
+    assert sum(counted) == 56 * 72  # mirrored to whole blocks
+
+
+def test_patterns_stay_in_their_file(files, truth, monkeypatch):
+    """In blocks of one row the same comes out, and no more than a row, or a piece, is held at once."""
+    known = {"defocus": 60.0, "rotation": 0.5}
+    whole, _ = retrieved(files["turned"], Known(truth), **known)
+    largest, blocks = [], Scan.blocks
+
+    def narrow(self, rows=None, **how):
+        for part, patterns in blocks(self, 1):
+            largest.append(patterns.shape[0])
+            yield part, patterns
+
+    monkeypatch.setattr(Scan, "blocks", narrow)
+    by_rows, _ = retrieved(files["turned"], Known(truth), **known)
+    assert max(largest) == 1
+    np.testing.assert_allclose(by_rows["phase"], whole["phase"], atol=1e-6)
+    assert float(by_rows["unexplained"]) == pytest.approx(float(whole["unexplained"]), rel=1e-4)
 
 
 # --- the command ----------------------------------------------------------------------------------

@@ -15,10 +15,11 @@ from exitwave.errors import InputError
 from exitwave.optics import wavelength
 from exitwave.readers.bright_disk import Disk
 from exitwave.readers.scans import Scan
-from exitwave.retrieve import learned_scan, scan_pass
+from exitwave.readers.scans_pixels import fft_order
+from exitwave.retrieve import learned_scan, scan_pass, scan_tiles
 from exitwave.retrieve.ptychography import poisson_loss
 from exitwave.retrieve.ptychography_search import ScanGeometry
-from exitwave.retrieve.scan_geometry import Patterns, Stage, load, no_stage
+from exitwave.retrieve.scan_geometry import Stage, half_width, no_stage
 from exitwave.retrieve.scan_orientation import Orientation
 from exitwave.retrieve.scan_pass import Seen, Warn, silent
 
@@ -172,6 +173,9 @@ def retrieve(
 ) -> xr.Dataset:  # fmt: skip
     """Retrieve the phase of a scan by a network.
 
+    The patterns stay in their file: they are read in blocks, and kept in the pixels of the network. Scans of
+    more than 512 positions along a side are made in tiles (:mod:`exitwave.retrieve.scan_tiles`).
+
     Parameters
     ----------
     scan : Scan
@@ -203,73 +207,129 @@ def retrieve(
     rows = scan.scan_shape[0]
     seen = scan_pass.see(scan, disk, observe=lambda done: stage("centres of mass", done, rows))
     found = scan_pass.orientation(seen, scan.calibration.rotation, warn)
-    patterns = load(scan, disk, stage=stage)
+    square = _Square(scan, disk, found)
+    angle = square.angle(seen.energy)
+    given, mean = _inputs(square, trained, angle, stage)
     defocus = scan.calibration.defocus
     if defocus is None:
         warn("defocus is not known: 0 is used: give defocus=...")
         defocus = 0.0
     if dose is None:
-        dose = float(patterns.counts.sum((2, 3)).mean()) / (seen.step[0] * seen.step[1])
+        dose = float(mean.sum()) / (seen.step[0] * seen.step[1])
     if not 0 < dose < math.inf:
         raise InputError(f"a dose of {dose:g} electrons per Å² is not positive: give it")
-    angle = wavelength(seen.energy) / (patterns.sampling * patterns.counts.shape[-1])
     for text in trained.doubts(
         energy=seen.energy, step=seen.step, semiangle=seen.semiangle, defocus=defocus, dose=dose,
-        reach=angle * patterns.counts.shape[-1] / 2,
+        reach=angle * square.half,
     ):  # fmt: skip
         warn(text)
-    given, told = _inputs(patterns, disk, found, trained, angle), conditions(dose, seen.semiangle, defocus)
-    model, counts = _explained(patterns, seen, found, defocus)
+    told = conditions(dose, seen.semiangle, defocus)
     network = network.to(device).eval()
-    phase = trained.unit * learned_scan.predict(network, given.to(device), told.to(device)).cpu()
+    phase = trained.unit * scan_tiles.predict(network, given.to(device), told.to(device)).cpu()
+    model = _model(square, seen, mean, defocus)
     record = records.phase(phase.numpy(), sampling=seen.step, energy=seen.energy)
     record["bright_field"] = scan_pass.image(seen.bright, "1", "share of the electrons in the bright disk")
     if seen.dark is not None:
         record["dark_field"] = scan_pass.image(seen.dark, "1", "share well beyond the bright disk")
     record["unexplained"] = scan_pass.scalar(
-        _unexplained(phase, counts, model), "1", "deviance of patterns over that for an empty object"
+        _unexplained(phase, square, model), "1", "deviance of patterns over that for an empty object"
     )
     record.attrs["trained"] = f"network {trained.statement()}"
     return scan_pass.described(record, seen, found, disk, pixels=scan.frequency())
 
 
-def _inputs(patterns: Patterns, disk: Disk, found: Orientation, trained: Trained, angle: float) -> Tensor:
-    """Return the patterns in the pixels of the network."""
-    size = patterns.counts.shape[-1]
-    centre = disk.centre[0] - round(disk.centre[0]), disk.centre[1] - round(disk.centre[1])
+@dataclass(frozen=True, eq=False)
+class _Square:
+    """The largest square of the detector around the bright disk, and how it lies against the scan."""
+
+    scan: Scan
+    disk: Disk
+    found: Orientation
+
+    @property
+    def half(self) -> int:
+        """Half the pixels along each side."""
+        return half_width(self.scan, self.disk)
+
+    @property
+    def pixel(self) -> float:
+        """1/Å."""
+        return sum(self.scan.frequency()) / 2
+
+    @property
+    def sampling(self) -> float:
+        """Of a probe of as many pixels, Å."""
+        return 1 / (2 * self.half * self.pixel)
+
+    def angle(self, energy: float) -> float:
+        """Return a pixel as an angle, rad."""
+        return wavelength(energy) * self.pixel
+
+    def cut(self, patterns: Tensor) -> Tensor:
+        """Return patterns (scan_y, scan_x, ky, kx) of the square, FFT order, of those of the detector."""
+        half = self.half
+        y, x = (round(each) for each in self.disk.centre)
+        return fft_order(patterns[..., y - half : y + half, x - half : x + half], (half, half))
+
+    def along_scan(self, counts: Tensor) -> Tensor:
+        """Return patterns of the square along the axes of the scan."""
+        if self.found == Orientation():
+            return counts
+        size = 2 * self.half
+        return resampled(counts, resampling((size, size), 1.0, self.found, count=size, out=1.0))
+
+
+def _inputs(square: _Square, trained: Trained, angle: float, stage: Stage) -> tuple[Tensor, Tensor]:
+    """Return all patterns in the pixels of the network, and the mean of those of the square.
+
+    Returns
+    -------
+    given : Tensor, shape (scan_y, scan_x, pixels, pixels), float32
+    mean : Tensor, shape (ky, kx), float32
+        FFT order.
+    """
+    scan, size = square.scan, 2 * square.half
+    centre = square.disk.centre
     matrix = resampling(
-        (size, size), angle, found, count=trained.pixels, out=trained.pixel, centre=centre,
-        origin=trained.origin,
+        (size, size), angle, square.found, count=trained.pixels, out=trained.pixel, origin=trained.origin,
+        centre=(centre[0] - round(centre[0]), centre[1] - round(centre[1])),
     )  # fmt: skip
-    return resampled(patterns.counts, matrix)
+    rows, columns = scan.scan_shape
+    given = torch.empty(rows, columns, trained.pixels, trained.pixels)
+    total = torch.zeros(size, size, dtype=torch.float64)
+    for part, patterns in scan.blocks():
+        counts = square.cut(patterns)
+        given[part] = resampled(counts, matrix)
+        total += counts.sum((0, 1), dtype=torch.float64)
+        stage("patterns", part.stop, rows)
+    return given, (total / (rows * columns)).float()
 
 
-def _explained(
-    patterns: Patterns, seen: Seen, found: Orientation, defocus: float
-) -> tuple[learned_scan.Model, Tensor]:
-    """Return how pieces of the scan explain its patterns, and these along the axes of the scan."""
-    counts, size = patterns.counts, patterns.counts.shape[-1]
-    if found != Orientation():
-        counts = resampled(counts, resampling((size, size), 1.0, found, count=size, out=1.0))
-    _, first = ScanGeometry(defocus, 0.0).start(counts, seen.step, patterns.sampling, energy=seen.energy)
+def _model(square: _Square, seen: Seen, mean: Tensor, defocus: float) -> learned_scan.Model:
+    """Return how pieces of the scan explain its patterns along the axes of the scan."""
+    turned, size = square.along_scan(mean[None, None]), 2 * square.half
+    geometry = ScanGeometry(defocus, 0.0)
+    _, first = geometry.start(turned, seen.step, square.sampling, energy=seen.energy)
     # The mean of the patterns is the aperture, but for what is scattered beyond the bright disk.
     order = torch.fft.fftfreq(size, 1 / size)
-    rim = _RIM if found == Orientation() else 2 * _RIM  # turned pixels are larger
-    inside = torch.hypot(order[:, None], order) <= patterns.radius + rim
+    rim = _RIM if square.found == Orientation() else 2 * _RIM  # turned pixels are larger
+    inside = torch.hypot(order[:, None], order) <= square.disk.radius + rim
     beam = torch.fft.ifft2(torch.fft.fft2(first.probe) * inside)
     beam = beam * (first.probe.abs().square().sum() / beam.abs().square().sum()).sqrt()
-    rows, columns = counts.shape[:2]
-    return learned_scan.model_of((rows, columns), seen.step, beam, patterns.sampling), counts
+    return learned_scan.model_of(square.scan.scan_shape, seen.step, beam, square.sampling)
 
 
-def _unexplained(phase: Tensor, counts: Tensor, model: learned_scan.Model) -> float:
-    """Return the deviance of a few pieces over that of an empty object."""
+def _unexplained(phase: Tensor, square: _Square, model: learned_scan.Model) -> float:
+    """Return the deviance of a few pieces over that of an empty object; only these are read again."""
     room = [max(0, n - model.piece) for n in phase.shape]
+    inner = math.isqrt(len(model.places))
+    edge = (model.piece - inner) // 2
     totals = [0.0, 0.0]
     for i in range(_PIECES):
         y, x = (round(each * part) for each, part in zip(room, divmod(i, 2), strict=True))
-        piece = slice(y, y + model.piece), slice(x, x + model.piece)
-        measured = model.counted(counts[piece])
-        for place, one in enumerate((phase[piece], torch.zeros_like(phase[piece]))):
-            totals[place] += float(poisson_loss(model.patterns(one), measured))
+        scan = square.scan.cropped((y + edge, y + edge + inner), (x + edge, x + edge + inner))
+        counts = torch.cat([square.along_scan(square.cut(each)) for _, each in scan.blocks()])
+        piece = phase[y : y + model.piece, x : x + model.piece]
+        for place, one in enumerate((piece, torch.zeros_like(piece))):
+            totals[place] += float(poisson_loss(model.patterns(one), counts.flatten(0, 1)))
     return totals[0] / totals[1]
