@@ -121,6 +121,19 @@ def comparison(parameters: Parameters, device: str = "cpu") -> xr.Dataset:
     return xr.merge([table(results), traps(scene, phase), course, cost])
 
 
+def descent(parameters: Parameters, device: str = "cpu") -> xr.Dataset:
+    """Simulate one scene and judge the paper's gradient retrieval on it, alone.
+
+    Returns
+    -------
+    xarray.Dataset
+        What :func:`comparison` gives of it: ``gradient_*`` and the course of :func:`descend`.
+    """
+    scene = simulate(parameters, device)
+    phase, course = descend(scene, parameters.iterations)
+    return xr.merge([table({"gradient": evaluate(phase, scene)}), course])
+
+
 def conditions(parameters: Parameters, device: str = "cpu") -> xr.Dataset:
     """Judge all methods at three kinds of defocus and four levels of noise, at equal dose (Fig. 5a).
 
@@ -289,6 +302,7 @@ STUDIES: dict[str, Callable[..., xr.Dataset]] = {
     "target": relax_target,
     "tie": tie_retrieval,
     "comparison": comparison,
+    "descent": descent,
     "conditions": conditions,
     "few_conditions": few_conditions,
     "more_images": more_images,
