@@ -24,7 +24,7 @@
 # |---|---|
 # | **Goals** | see how a magnetic film turns the phase of an electron wave; bring the phase back from defocused images in three ways; know when each of them fails, and why; retrieve the microscope with the phase |
 # | **You need** | Fourier transforms; [notation](../book/notation.md) and [conventions](conventions.ipynb) |
-# | **Time** | 45 minutes to read, an hour and a half with the exercises; the live cells run in about a minute on two cores |
+# | **Time** | 45 minutes to read, 55 for the exercises; the live cells run in about a minute on two cores |
 # | **Memory, GPU** | below 2 GB; no GPU |
 # :::
 #
@@ -79,6 +79,8 @@ parameters = Parameters.collect(globals())
 parameters
 
 # %% tags=["hide-input"]
+import itertools
+
 import numpy as np
 import torch
 from IPython.display import Markdown
@@ -296,12 +298,17 @@ stored_figures.course(rates) if rates else None
 # keeps its accuracy, as the paper says. The error of the phase gradient from four hybrid images falls from 1.12 to 0.86. That is
 # below TIE at strong defocus (0.91), as in the paper's Fig. 3, and not below TIE at moderate defocus (0.65).
 #
+# With 10% noise the pair at ±1.6 mm comes at that rate to a correlation of 0.97, 0.74 at the stated one. Now there is something
+# good to leave, and it is not left: after its best step, beyond the three thousandth, it loses less than 0.001. That descent ends by
+# following the noise does not come out at either rate.
+#
 # The accuracy of two hybrid images, 0.92, is better than the paper's 0.7253, which is no reproduction either. Which defoci it had is not
 # stated. Two moderate ones give 0.50 and two strong ones 0.84: what the paper prints lies between, and the choice of defoci may be the
 # reason.
 # Data: {download}`strong, rate 0.1 <../data/zhou2020/workshop/strong-clean-gentle.nc>`,
 # {download}`hybrid, rate 0.1 <../data/zhou2020/workshop/hybrid4-gentle.nc>`,
-# {download}`conditions, rate 0.1 <../data/zhou2020/workshop/conditions-gentle.nc>`.
+# {download}`conditions, rate 0.1 <../data/zhou2020/workshop/conditions-gentle.nc>`,
+# {download}`strong with noise, rate 0.1 <../data/zhou2020/workshop/strong-noise-gentle.nc>`.
 
 # %% tags=["hide-cell"]
 asked = stored("conditions", "conditions-gentle", "hybrid2", "moderate-noise", "strong-noise")
@@ -322,6 +329,12 @@ if len(asked) == 5:
         float(asked[n]["gradient_accuracy"].mean()) for n in ("hybrid2", "moderate-noise", "strong-noise")
     ]
     assert np.allclose(pairs_of, (0.92, 0.50, 0.84), atol=0.006), pairs_of
+calm = stored("strong-noise-gentle").get("strong-noise-gentle")
+if calm is not None and "strong-noise" in asked:
+    ends = [float(run["gradient_correlation"].mean()) for run in (calm, asked["strong-noise"])]
+    assert np.allclose(ends, (0.97, 0.74), atol=0.006), ends
+    assert float(calm["gradient_drop"].max()) < 0.001, calm["gradient_drop"]
+    assert int(calm["gradient_peak_step"].min()) > 3000, calm["gradient_peak_step"]
 
 # %% [markdown]
 # ## A better method
@@ -647,8 +660,9 @@ from subprocess import run
 
 from IPython.display import Image, display
 
+side = 64 if parameters.scale == "smoke" else 128
 commands = (
-    "simulate lorentz -p specimen=bars -p pixels=128 -p sampling=100 -p images=4 -p noise=0.05 -o images.nc",
+    f"simulate lorentz -p specimen=bars -p pixels={side} -p sampling=100 -p images=4 -p noise=0.05 -o images.nc",
     "retrieve lorentz images.nc --convergence 10urad -o phase.nc",
 )
 plain = {name: value for name, value in os.environ.items() if "COLOR" not in name} | {"TERM": "dumb"}
@@ -684,12 +698,17 @@ with tempfile.TemporaryDirectory() as folder:
 # ## Exercises
 #
 # **1** (5 minutes). What do you expect TIE to do with 10% noise at ±0.15 mm, and at ±1.6 mm? Check it in the first table,
-# then halve the noise.
+# then halve the noise. Hint: `judge.evaluate(scene.retrieve_tie(pair), pair)`, and `parameters.changed(..., noise=0.05)`.
 
 # %% tags=["solution", "hide-cell"]
-for focus_ in ("moderate", "strong"):
-    quieter = scene.simulate(parameters.changed(focus=focus_, images=2, noise=0.05))
-    print(focus_, f"{judge.evaluate(scene.retrieve_tie(quieter), quieter)['correlation']:.2f}")
+by_noise = {}
+for focus_, noise in itertools.product(("moderate", "strong"), (0.1, 0.05)):
+    pair = scene.simulate(parameters.changed(focus=focus_, images=2, noise=noise))
+    by_noise[focus_, noise] = judge.evaluate(scene.retrieve_tie(pair), pair)["correlation"]
+    print(f"{focus_}, noise {noise}: {by_noise[focus_, noise]:.2f}")
+for noise in (0.1, 0.05):
+    assert by_noise["strong", noise] > by_noise["moderate", noise], by_noise
+assert by_noise["moderate", 0.05] > by_noise["moderate", 0.1], by_noise
 # The derivative divides the noise by the defocus: strong defocus tolerates it, at the price of blur.
 
 # %% [markdown]
@@ -697,10 +716,12 @@ for focus_ in ("moderate", "strong"):
 # (`scene.retrieve_tie(..., cutoff=)`) and find the best one for ±0.15 mm and 10% noise.
 
 # %% tags=["solution", "hide-cell"]
-noisy = pairs["moderate"][0]
+weak = pairs["moderate"][0]
+by_cutoff = {}
 for cutoff in (0.0, 2e-5, 5e-5, 1e-4, 2e-4, 4e-4):
-    found = judge.evaluate(scene.retrieve_tie(noisy, cutoff=cutoff), noisy)
-    print(f"{cutoff:.0e} 1/Å: {found['correlation']:.3f}")
+    by_cutoff[cutoff] = judge.evaluate(scene.retrieve_tie(weak, cutoff=cutoff), weak)["correlation"]
+    print(f"{cutoff:.0e} 1/Å: {by_cutoff[cutoff]:.3f}")
+assert max(by_cutoff, key=by_cutoff.get) > 0, by_cutoff
 # The inverse Laplacian 1/q² amplifies white noise most where q is smallest.
 
 # %% [markdown]
@@ -710,7 +731,9 @@ for cutoff in (0.0, 2e-5, 5e-5, 1e-4, 2e-4, 4e-4):
 from exitwave import metrics
 
 centred = clean.truth - clean.truth.mean()
-print(f"{float(metrics.absolute_correlation(torch.ones_like(centred), centred)):.2f}")
+flat = float(metrics.absolute_correlation(torch.ones_like(centred), centred))
+print(f"{flat:.2f}")
+assert abs(flat - float(centred.abs().mean() / centred.square().mean().sqrt())) < 1e-4, flat
 # It is mean|φ| / rms(φ), the ratio of two averages of the same phase: below 1 only by how uneven |φ| is.
 
 # %% [markdown]
@@ -726,18 +749,19 @@ with patch.object(
     Instrument, "phase_curvature", lambda _, shape, *__: torch.ones(shape[0], shape[1] // 2 + 1)
 ):
     plain = scene.retrieve_better(hybrid)
-print(
-    plain.evaluations, {name: round(value, 3) for name, value in judge.evaluate(plain.phase, hybrid).items()}
-)
-# With the same number of evaluations the large features are still missing.
+scaled, unscaled = (judge.evaluate(each.phase, hybrid)["correlation"] for each in (fit, plain))
+print(f"{plain.evaluations} evaluations, correlation {unscaled:.3f} in place of {scaled:.3f}")
+assert parameters.scale == "smoke" or unscaled < scaled, (unscaled, scaled)
+# With the same number of evaluations the large features are still missing. On the few pixels of smoke scale nothing is large.
 
 # %% [markdown]
-# **5** (15 minutes). Which single image tells most about the phase? Compare SITIE for each of the four images, and then the
-# quasi-Newton method with one image and the one in focus.
+# **5** (15 minutes). Which single image tells most about the phase? Give the quasi-Newton method one of the four images and the one
+# in focus. Hint: `dataclasses.replace(hybrid, defocused=..., transfer=..., instrument=...)`.
 
 # %% tags=["solution", "hide-cell"]
 from dataclasses import replace
 
+alone = {}
 for i, defocus in enumerate(hybrid.parameters.defocus):
     one = replace(
         hybrid,
@@ -745,9 +769,9 @@ for i, defocus in enumerate(hybrid.parameters.defocus):
         transfer=hybrid.transfer[i : i + 1],
         instrument=replace(hybrid.instrument, defocus=torch.tensor([defocus])),
     )
-    print(
-        f"{defocus * 1e-7:+.1f} mm: {judge.evaluate(scene.retrieve_better(one).phase, one)['correlation']:.3f}"
-    )
+    alone[defocus] = judge.evaluate(scene.retrieve_better(one).phase, one)["correlation"]
+    print(f"{defocus * 1e-7:+.1f} mm: {alone[defocus]:.3f}")
+assert abs(max(alone, key=alone.get)) > 1e7, alone
 # A strongly defocused image knows the large features, which carry most of the phase.
 
 # %% [markdown]
