@@ -246,6 +246,18 @@ class TestTrials:
         assert "needs patience" not in ledger.measured_text(row("c"))
 
 
+def test_every_stored_row_that_is_not_reproduced_is_asked_why(monkeypatch):
+    monkeypatch.delenv("EXITWAVE_DATA")
+    monkeypatch.setattr(ledger, "is_stale", lambda *_: False)  # `exitwave claims` looks at that
+    failed = [each for each in ledger.ledger(scales=["workshop"]) if each.verdict == "not reproduced"]
+    assert failed
+    for each in failed:
+        # Of every test that is named there is a result; where none is named, it is said what it would need.
+        assert len(each.sensitivity) == len(each.claim.sensitivity), each.claim.id
+        assert each.sensitivity or each.claim.untested, each.claim.id
+        assert "not run" not in each.sensitivity.values(), (each.claim.id, each.sensitivity)
+
+
 class TestWaived:
     def test_at_its_scale_only_with_the_reason(self, monkeypatch):
         claim = Claim(
