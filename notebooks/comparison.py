@@ -21,7 +21,7 @@
 # |---|---|
 # | **Goals** | see what images, a hologram and a scan make of the same atoms with as many electrons; say what each method must know, and how it fails; choose one |
 # | **You need** | Fourier transforms; [notation](../book/notation.md); the other chapters where you want to know how a method works |
-# | **Time** | 30 minutes to read; the live cells run in a minute on two cores |
+# | **Time** | 30 minutes to read, 55 for the exercises; the live cells run in a minute on two cores |
 # | **Memory, GPU** | below 2 GB; no GPU |
 # :::
 #
@@ -135,9 +135,11 @@ Markdown(
 taken = recorded.three
 fringes = recorded.hologram
 probe = exposures.scan_of(live, 0.0)
+quarter = len(fringes.intensity) // 4
+part = slice(quarter, -quarter)
 row(
     drawn.recorded(taken.images[1].numpy(), live.pixel, f"image, {float(taken.lens.defocus[1]) / 10:.0f} nm"),
-    drawn.recorded(fringes.intensity.numpy(), fringes.sampling, "hologram, in focus"),
+    drawn.recorded(fringes.intensity[part, part].numpy(), fringes.sampling, "hologram, its middle"),
     scan_figures.pattern(recorded.focused.mean((0, 1)).numpy(), probe.pixel, "mean pattern of the scan"),
 )
 
@@ -268,7 +270,7 @@ troubles = {
     "four layers": stored("thick"),
 }
 troubles = {title: run for title, run in troubles.items() if run is not None}
-Markdown(drawn.wall_table(main, troubles)) if main is not None and troubles else None
+Markdown(drawn.smaller(drawn.wall_table(main, troubles))) if main is not None and troubles else None
 
 # %% [markdown]
 # **Takeaway.** One image with all the electrons is as good as three that share them, and eleven no better than three. Whoever knows atoms, or has learned them, errs least; of those who know nothing of them ptychography does, by more than a factor of two, and takes longest. Single side bands alone do not show a missing atom by three times the noise.
@@ -419,9 +421,11 @@ for focus in (20.0, 80.0, 200.0):
 # **4** (10 minutes). Take the complex conjugate of a wave that was found. By which of the measures of this page would you notice?
 
 # %% tags=["solution", "hide-cell"]
+from exitwave.papers.comparison.judge import judge
+
 wave = images.by_likelihood(live, taken)
 for title, each in (("as found", wave), ("conjugate", wave.conj())):
-    score = judge(live, images.phase(live, each, live.energy) / sigma)
+    score = judge(live, images.phase(live, each, live.energy) / float(interaction_constant(live.energy)))
     print(f"{title}: error {score.error:.2f}, filtered {score.filtered:.2f}, missing {score.missing:.2f}")
 
 # %% [markdown]

@@ -179,3 +179,24 @@ print(f"11 images differ by less than 1e-12; the waves by {between_waves / signa
 # %% [markdown]
 # **Takeaway.** Only differences between images are identifiable. What is common to all of them has to be fixed by
 # something else (vacuum is 1, a specimen made of atoms), and this book says each time by what.
+#
+# ## Exercises
+#
+# **1** (5 minutes). By which angle does a film of 20 nm with an induction of 1 T deflect electrons of 200 keV, and how far does that move the image at
+# 1 mm of defocus? Hint: the slope of the phase is $eBt/\hbar$, and a slope of $2\pi k_x$ sends the wave to the angle $\lambda k_x$.
+
+# %% tags=["solution", "hide-cell"]
+flux_quantum = 4.135667696e-15  # h / e, V s
+deflection = optics.wavelength(200e3) * 1e-10 * 1.0 * 20e-9 / flux_quantum
+print(f"{deflection * 1e6:.1f} µrad, {deflection * 1e-3 * 1e9:.0f} nm")
+assert abs(deflection - 12.13e-6) < 1e-8, deflection
+
+# %% [markdown]
+# **2** (5 minutes). Take the conjugate wave at the opposite defocus. Which image is it, and what follows for a series whose sign of defocus is not known?
+
+# %% tags=["solution", "hide-cell"]
+conjugate = imaging.images(patch.conj(), transfer)
+print(f"largest difference: {float((conjugate[1] - under).abs().max()):.0e}")
+assert torch.allclose(conjugate[1], under, atol=1e-12)
+assert not torch.allclose(conjugate[0], under, atol=1e-3)
+# The same image: without the sign of the defocus, the sign of the phase is not known.

@@ -23,7 +23,7 @@
 # |---|---|
 # | **Goals** | compute the exit wave of any crystal along any zone axis; say what it means that a phase is wrong by so much; train a network that guesses phases from amplitudes, and know what it has not seen |
 # | **You need** | Fourier transforms; [notation](../book/notation.md) |
-# | **Time** | 40 minutes to read; the live cells run in a minute on two cores |
+# | **Time** | 40 minutes to read, 40 for the exercises; the live cells run in a minute on two cores |
 # | **Memory, GPU** | below 2 GB; no GPU |
 # :::
 #
@@ -993,44 +993,54 @@ if parameters.scale == "workshop":
 #
 # ## Exercises
 #
-# **1** (10 minutes). By how much does the wave of a crystal change if slices are twice as thick?
+# **1** (10 minutes). By how much does the wave of a crystal change if slices are twice as thick? Hint: `data_sets.waves_of(parameters.changed(...), seen_crystals, recipes)`.
 
 # %% tags=["solution", "hide-cell"]
 thick = data_sets.waves_of(parameters.changed(slice_thickness=2.0), seen_crystals, recipes)
-print([f"{float((a - b).norm() / b.norm()):.3f}" for a, b in zip(thick, made, strict=True)])
+changes = [float((a - b).norm() / b.norm()) for a, b in zip(thick, made, strict=True)]
+print([f"{each:.3f}" for each in changes])
+assert min(changes) > 0, changes
 
 # %% [markdown]
-# **2** (10 minutes). Show that -θ has the same amplitude as θ. What does a network that cannot tell them apart, and gives the mean of both components, err by?
+# **2** (10 minutes). Show that -θ has the same amplitude as θ. What does a network that cannot tell them apart, and gives the mean of both components, err by? Hint: `judge.component_error(guess, phase)`, with cosine and sine along the second axis of the guess.
 
 # %% tags=["solution", "hide-cell"]
 phase = made.angle()
 mean = torch.stack([phase.cos(), torch.zeros_like(phase)], 1)  # cos is even, sin is odd
-print(f"{float(judge.component_error(mean, phase).mean()):.2f}; it may still know |θ|")
+undecided = float(judge.component_error(mean, phase).mean())
+print(f"{undecided:.2f}; it may still know |θ|")
+assert torch.allclose(torch.polar(made.abs(), -phase).abs(), made.abs())
+assert abs(undecided - float(phase.sin().abs().mean()) / 2) < 1e-4, undecided
+# The cosine is right, the sine is 0: half of the mean of |sin θ| is left.
 
 # %% [markdown]
 # **3** (10 minutes). How much of the error of Table 2 is a global phase? Turn the waves so that their means are positive, and let someone answer θ = 0 before and after.
 
 # %% tags=["solution", "hide-cell"]
 turned = made * torch.polar(torch.ones(len(made)), -made.mean((1, 2)).angle())[:, None, None]
-nothing = torch.stack([torch.ones_like(phase), torch.zeros_like(phase)], 1)
-for title, waves in (("as they are", made), ("turned", turned)):
-    print(f"{title}: {float(judge.component_error(nothing, waves.angle()).mean()):.2f}")
+nothing = torch.stack([torch.ones_like(made.real), torch.zeros_like(made.real)], 1)
+as_made, after = (float(judge.component_error(nothing, each.angle()).mean()) for each in (made, turned))
+print(f"as they are: {as_made:.2f}; turned: {after:.2f}")
+assert after < as_made, (after, as_made)
 
 # %% [markdown]
-# **4** (10 minutes). What does the amplitude of a thin crystal tell of its phase? Compare how both spread for NaCl along [001] from 5 to 100 Å.
+# **4** (10 minutes). What does the amplitude of a thin crystal tell of its phase? Compare how both spread for NaCl (`salt`) along [001] from 5 to 100 Å, the phase turned so that the mean is positive. Hint: `along(salt, (0, 0, 1))` of
+# {mod}`exitwave.specimens.zones`, `simulate` and `Exposure` of {mod}`exitwave.simulate.crystal_waves`, and `image(64, 0.1)` of what they give.
 
 # %% tags=["solution", "hide-cell"]
 from exitwave.simulate.crystal_waves import Exposure, simulate
 from exitwave.specimens.zones import along
 
+spreads = []
 depths = (5.0, 10.0, 20.0, 50.0, 100.0)
 slabs = [along(salt, (0, 0, 1))] * len(depths)
 for depth, beams in zip(depths, simulate(slabs, [Exposure(200e3, each) for each in depths]), strict=True):
     image = beams.image(64, 0.1)
     image = image * torch.polar(torch.tensor(1.0), -image.mean().angle())
-    print(
-        f"{depth:4.0f} Å: amplitude {float(image.abs().std()):.3f}, phase {float(image.angle().std()):.3f} rad"
-    )
+    spreads.append((float(image.abs().std()), float(image.angle().std())))
+    print(f"{depth:4.0f} Å: amplitude {spreads[-1][0]:.3f}, phase {spreads[-1][1]:.3f} rad")
+for earlier, later in zip(spreads, spreads[1:], strict=False):
+    assert all(a < b for a, b in zip(earlier, later, strict=True)), spreads
 # Both grow alike. Atoms are so sharp that within 5 Å the beam turns part of what they do to its phase into amplitude:
 # that is what a network can see.
 

@@ -24,7 +24,7 @@
 # |---|---|
 # | **Goals** | compute the exit wave of a flake and the images that a microscope takes of it; get the wave back, by moduli, by likelihood and by a network; know when to trust it |
 # | **You need** | Fourier transforms; [notation](../book/notation.md) |
-# | **Time** | 60 minutes to read; the live cells run in two minutes on two cores |
+# | **Time** | 60 minutes to read, 35 for the exercises; the live cells run in two minutes on two cores |
 # | **Memory, GPU** | below 2 GB; no GPU |
 # :::
 #
@@ -1034,29 +1034,35 @@ if parameters.scale == "workshop":
 # %% [markdown]
 # ## Exercises
 #
-# **1** (10 minutes). Which matters more to the wave: to place all atoms into one slice, or to forget their thermal motion? Use Eq. A.1.
+# **1** (10 minutes). Which matters more to the wave: to place all atoms into one slice, or to forget their thermal motion? Use Eq. A.1. Hint: `parameters.changed(thickness=..., displacement=...).multislice`.
 
 # %% tags=["solution", "hide-cell"]
 reference = wave.to(torch.complex128)
+worse = {}
 for title, changed in (("one slice", {"thickness": 50.0}), ("at rest", {"displacement": 0.0})):
-    other = exit_waves.simulate(
+    coarser = exit_waves.simulate(
         flake.numbers, flake.positions, parameters.changed(**changed).multislice, dtype=torch.complex128
     )
-    print(f"{title}: {float(metrics.relative_wave_error(other, reference)):.1e}")
+    worse[title] = float(metrics.relative_wave_error(coarser, reference))
+    print(f"{title}: {worse[title]:.1e}")
+assert worse["at rest"] > worse["one slice"], worse
 
 # %% [markdown]
 # **2** (10 minutes). Show that the sign of the defocus can be told from images only together with the sign of the phase: take the complex conjugate of the
-# wave, and of all transfer functions.
+# wave, and of all transfer functions (`assumed`). For which lenses does it hold?
 
 # %% tags=["solution", "hide-cell"]
-one, other = (
-    imaging.images(each, lens) for each, lens in ((half[0], assumed), (half[0].conj(), assumed.conj()))
-)
-print(f"largest difference: {float((one - other).abs().max()):.1e}")
+for title, lens_ in (("assumed", assumed), ("with coma", true_lens)):
+    one, other = (
+        imaging.images(each, how) for each, how in ((half[0], lens_), (half[0].conj(), lens_.conj()))
+    )
+    print(f"{title}: largest difference {float((one - other).abs().max()):.1e}")
+    assert ((one - other).abs().max() < 1e-4) == (title == "assumed")
 # For a lens that is even. Coma is odd: with it the two are told apart.
 
 # %% [markdown]
-# **3** (10 minutes). A weak phase object shows in an image what $|T(k) - T^*(-k)|/2$ lets through. Which share of all frequencies below 1 Å⁻¹ is lost in each image alone, and which in all?
+# **3** (10 minutes). A weak phase object shows in an image what $|T(k) - T^*(-k)|/2$ lets through. Which share of all frequencies below 1 Å⁻¹ is lost (less than 0.1) in each image alone, and which in all? Hint: $-k$ is
+# `assumed.flip(-2, -1).roll((1, 1), (-2, -1))`, and `exitwave.optics.frequency_grid` gives the frequencies.
 
 # %% tags=["solution", "hide-cell"]
 from exitwave.optics import frequency_grid
@@ -1064,8 +1070,10 @@ from exitwave.optics import frequency_grid
 mirrored = assumed.flip(-2, -1).roll((1, 1), (-2, -1))
 through = (assumed - mirrored.conj()).abs() / 2
 k = torch.hypot(*frequency_grid(tuple(assumed.shape[-2:]), 2 * parameters.sampling))
-alone = [f"{float((each[k < 1] < 0.1).double().mean()):.2f}" for each in through]
-print("each alone:", alone, f"all: {float((through.amax(0)[k < 1] < 0.1).double().mean()):.2f}")
+alone = [float((each[k < 1] < 0.1).double().mean()) for each in through]
+together = float((through.amax(0)[k < 1] < 0.1).double().mean())
+print("each alone:", [f"{each:.2f}" for each in alone], f"all: {together:.2f}")
+assert together < 0.5 * min(alone), (together, alone)
 
 # %% [markdown]
 # **4** (5 minutes). Take a wave that scatters a tenth too much, and put it into a field twice as wide, the rest vacuum. What becomes of its RMSE, and what of Eq. A.1?
@@ -1073,11 +1081,13 @@ print("each alone:", alone, f"all: {float((through.amax(0)[k < 1] < 0.1).double(
 # %% tags=["solution", "hide-cell"]
 wrong = half[0].to(torch.complex128) * 1.1 - 0.1  # too strong by a tenth
 right = half[0].to(torch.complex128)
+both_errors = []
 for title, margin in (("as it is", 0), ("twice as wide", right.shape[-1] // 2)):
     a, b = (torch.nn.functional.pad(each - 1, (margin,) * 4) + 1 for each in (wrong, right))
-    print(
-        f"{title}: RMSE {float(metrics.wave_rmse(a, b)):.4f}, Eq. A.1 {float(metrics.relative_wave_error(a, b)):.4f}"
-    )
+    both_errors.append((float(metrics.wave_rmse(a, b)), float(metrics.relative_wave_error(a, b))))
+    print(f"{title}: RMSE {both_errors[-1][0]:.4f}, Eq. A.1 {both_errors[-1][1]:.4f}")
+assert abs(both_errors[1][0] / both_errors[0][0] - 0.5) < 0.05, both_errors
+# Vacuum, which is right, dilutes the RMSE: four times the pixels, half the error.
 
 # %% [markdown]
 # ## This paper's claims

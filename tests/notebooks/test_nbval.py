@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
 
 
 def solved(chapter, folder):
-    """Write the student's copy of a chapter with its solutions put back, which is the teacher's, cell by cell."""
+    """Write the copy of a student with its solutions put back, which is the chapter, cell by cell."""
     whole = nbformat.read(NOTEBOOKS / f"{chapter}.ipynb", as_version=4)
     student = workshop.student_copy(whole)
     assert workshop.leaks(student, whole) == []

@@ -83,7 +83,7 @@ class TestStudy:
         run = seeded(made)
         table = figures.wall_table(run, {"one": run, "worse": run * 2}).splitlines()
         assert len(table) == 2 + len(METHODS)
-        assert {line.count("|") for line in table} == {10}
+        assert {line.count("|") for line in table} == {9}
         assert all("worse" in line for line in table[2:])
         assert len(figures.errors_table({"one": run}).splitlines()) == 2 + len(METHODS)
 

@@ -33,7 +33,7 @@ _PLAIN = (
     (re.compile(r"^:::\{admonition\} *(.+)$", re.MULTILINE), r"**\1**"),
     (re.compile(r"^:(?:::|class: .*)$", re.MULTILINE), ""),
     (re.compile(r"\]\(\.\./book/([\w-]+)\.md"), r"](../../html/book/\1.html"),
-    (re.compile(r"\]\(([\w-]+)\.ipynb"), r"](../../html/notebooks/\1.html"),
+    (re.compile(r"\]\(([\w-]+)\.ipynb"), r"](../student/\1.ipynb"),
 )  # fmt: skip
 
 _YOURS = "# Your answer.\n"
@@ -234,6 +234,7 @@ def write_workshop(notebooks: Path, folder: Path) -> Path:
         Folder of the chapters.
     folder : Path
         Replaced if it is a workshop; ``student/``, ``checkpoints/``, ``teacher/`` and ``README.md`` in it.
+        Pages without exercises are for students too: chapters refer to them.
 
     Returns
     -------
@@ -250,7 +251,9 @@ def write_workshop(notebooks: Path, folder: Path) -> Path:
         raise InputError(f"no notebook in {notebooks} has a cell tagged {SOLUTION}")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "student").is_dir():
         raise InputError(f"{folder} holds something other than a workshop: name an empty folder")
-    made: dict[Path, Any] = {}
+    made: dict[Path, Any] = {
+        Path("student", path.name): _bare(read_notebook(path)) for path in sorted(notebooks.glob("*.ipynb"))
+    }
     for name, notebook in chapters.items():
         made[Path("student", f"{name}.ipynb")] = student_copy(notebook)
         made[Path("teacher", f"{name}.ipynb")] = teacher_copy(notebook)

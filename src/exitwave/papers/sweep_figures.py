@@ -93,7 +93,7 @@ def curves(
     Parameters
     ----------
     result : xarray.Dataset
-        As :func:`exitwave.chapters.sweep.gather` makes it.
+        As ``exitwave sweep`` stores it.
     quantities : sequence of str
         With the same axes; by default those of :func:`drawable`.
     along : str, optional

@@ -32,9 +32,9 @@ _DASHED = ("single", "eleven", "refined")
 # Screen pixels: of a small picture, of a line of a legend.
 _SMALL, _LINE = 112, 25
 # Pixels of a picture for each of the common grid.
-_FINER = 3
-# Ends of the axis of errors.
-_ERRORS = (0.01, 30.0)
+_FINER, _SMALL_FINER = 3, 2
+# Ends of the axis of errors, of rings and of all frequencies.
+_ERRORS, _WHOLE = (0.01, 30.0), (0.04, 5.0)
 _RIGHT = 1.0  # an error as large as the specimen
 
 
@@ -44,10 +44,10 @@ def potential(values: Array, step: float, title: str) -> Any:
     return figures.image(*fine, label="projected potential", unit="V Å", title=title)
 
 
-def finer(values: Array) -> Array:
-    """Return an image (y, x) with pixels of a third, by cubic splines."""
+def finer(values: Array, times: int = _FINER) -> Array:
+    """Return an image (y, x) with so many pixels for each, by cubic splines."""
     zoom: Any = ndimage.zoom
-    found: Array = zoom(values, _FINER, order=3, mode="nearest", grid_mode=True)
+    found: Array = zoom(values, times, order=3, mode="nearest", grid_mode=True)
     return found
 
 
@@ -65,7 +65,7 @@ def stored_picture(run: xr.Dataset, name: str) -> Array:
 
 def small(values: Array, step: float, title: str) -> Any:
     """Draw a picture without axes, all of them from 0.3 below nothing to the largest value of the truth."""
-    drawn = figures.image(finer(values), step / _FINER, limits=(-0.3, 1.0), title=title)
+    drawn = figures.image(finer(values, _SMALL_FINER), step / _SMALL_FINER, limits=(-0.3, 1.0), title=title)
     return drawn.opts(
         frame_width=_SMALL, frame_height=_SMALL, xaxis=None, yaxis=None, colorbar=False, toolbar=None,
         default_tools=[], tools=[], fontsize={"title": 8},
@@ -143,19 +143,23 @@ def wall_table(run: xr.Dataset, troubles: Mapping[str, xr.Dataset]) -> str:
         What went wrong, of which the worst is named.
     """
     lines = [
-        "| method | must know | takes for granted | waves, Å | error | filtered | atom | s | fails worst |",
-        "|---" * 9 + "|",
+        "| method | error | filtered | waves, Å | atom | s | fails worst | must know, *takes for granted* |",
+        "|---" * 8 + "|",
     ]
     for name, method in WORDS.items():
         mean = {kind: float(run[kind].sel(way=name).mean()) for kind in ("error", "filtered", "seconds")}
         cells = [
-            f"**{method.title}**, {method.given}", method.told, method.assumes, window(run, name),
-            f"{mean['error']:.2f}", f"{mean['filtered']:.2f}",
-            f"{float(run['significance'].sel(way=name).median()):.0f}", f"{mean['seconds']:.2g}",
-            worst(troubles, name),
+            f"**{method.title}**, {method.given}", f"{mean['error']:.2f}", f"{mean['filtered']:.2f}",
+            window(run, name), f"{float(run['significance'].sel(way=name).median()):.0f}",
+            f"{mean['seconds']:.2g}", worst(troubles, name), f"{method.told}; *{method.assumes}*",
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def smaller(table: str) -> str:
+    """Return Markdown in smaller letters, which a wide table needs."""
+    return f'<div style="font-size: 0.8em">\n\n{table}\n\n</div>'
 
 
 def window(run: xr.Dataset, name: str) -> str:

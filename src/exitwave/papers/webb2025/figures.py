@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from exitwave.papers.webb2025.patterns import (
 )
 from exitwave.simulate import lacbed
 from exitwave.specimens.crystals import Crystal
-from exitwave.specimens.prototypes import known_crystals
 
 _SIZE, DISK_WIDTH = 150, 200  # of a disk, and of its figure
 
@@ -139,10 +138,10 @@ def costs(stored: xr.Dataset) -> Any:
     return hv.Overlay(drawn).opts(logx=True, logy=True, legend_position="bottom", xticks=list(edges))
 
 
-def same_projection(stored: xr.Dataset, parameters: Any) -> Any:
+def same_projection(stored: xr.Dataset, parameters: Any, known: Iterable[Crystal]) -> Any:
     """Show potentials and patterns at 200 nm of crystals whose atoms project onto one another (Fig. 5)."""
     one = stored.isel(seed=0)
-    cells = {f"{c.name}, {c.prototype}": c.lattice_parameter for c in known_crystals()}
+    cells = {f"{c.name}, {c.prototype}": c.lattice_parameter for c in known}
     drawn = []
     for i in range(one.sizes["crystal"]):
         name = str(one["name"].values[i]).split(",")[0]
