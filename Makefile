@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: help book test test-book bench bars lint pairs check-rows workshop workshop-bundle publish lock clean
+.PHONY: help book test test-book bench bars lint pairs check-rows workshop workshop-bundle test-workshop publish lock clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,9 @@ check-rows: $(VENV)/.installed  ## Recompute two rows of the ledger, chosen by S
 
 workshop: $(VENV)/.installed  ## Write notebooks for students and teachers to _build/workshop
 	$(BIN)/exitwave workshop
+
+test-workshop: $(VENV)/.installed-test  ## Search student notebooks for solutions; run them with solutions put back (make test does, too)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist load tests/chapters/test_workshop.py tests/notebooks/test_nbval.py
 
 workshop-bundle: $(VENV)/.installed  ## Pack all that a room without internet needs
 	$(BIN)/exitwave workshop --bundle
