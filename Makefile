@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: help book test test-book bench bars lint pairs check-rows workshop workshop-bundle test-workshop publish lock clean
+.PHONY: help book test test-book fuzz bench bars lint pairs check-rows workshop workshop-bundle test-workshop publish lock clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,9 @@ lint: $(VENV)/.installed-test  ## Ruff, types, import layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+fuzz: $(VENV)/.installed-test  ## Throw damaged files at every reader for MINUTES=10
+	$(BIN)/python tests/reliability/fuzz.py --minutes $(or $(MINUTES),10) --first $(or $(FIRST),1000000)
 
 bench: $(VENV)/.installed-test  ## Time the methods (pytest-benchmark)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --override-ini testpaths=tests/benchmarks
