@@ -19,6 +19,7 @@ MOST_AXES = 3
 MOST_STATES = 60
 # Values whose largest is so many times the smallest are drawn on a logarithmic axis.
 _LOGARITHMIC = 30.0
+_SHORT = 16  # letters of a name in a legend
 
 Elements = Mapping[tuple[Any, ...], Any]
 
@@ -207,7 +208,8 @@ def _overlay(
     numbers = x.dtype.kind in "iuf"
     at = x.astype(float) if numbers else np.arange(len(x), dtype=float)
     logx = numbers and _is_logarithmic(at)
-    more: dict[str, Any] = {"logx": logx, "xlim": _range(at, logx)}
+    # The title would be what the sliders say.
+    more: dict[str, Any] = {"logx": logx, "xlim": _range(at, logx), "title": ""}
     if len(at) <= 6 or not numbers:
         more["xticks"] = [
             (float(place), f"{value:g}" if numbers else str(value))
@@ -221,7 +223,11 @@ def _overlay(
             drawn.append(band.opts(color=colour, alpha=0.15, line_alpha=0))
         drawn.append(hv.Curve((at, mean), *axes, label=name).opts(color=colour))
         drawn.append(hv.Scatter((at, mean), *axes, label=name).opts(color=colour))
-    return hv.Overlay(drawn).opts(hv.opts.Overlay(legend_position="bottom", **style, **more))
+    # On a telephone two long names do not stand beside each other.
+    columns = 1 if max(len(name) for name, *_ in lines) > _SHORT else 2
+    return hv.Overlay(drawn).opts(
+        hv.opts.Overlay(legend_position="bottom", legend_cols=columns, **style, **more)
+    )
 
 
 def _labels(words: Mapping[str, str], unit: str) -> tuple[dict[str, str], str]:
