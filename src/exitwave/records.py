@@ -339,7 +339,7 @@ def save(record: xr.Dataset, path: str | os.PathLike[str]) -> Path:
     """Write a record as netCDF, whole or not at all.
 
     The file is written beside its destination under a temporary name and renamed when it is complete
-    (:func:`exitwave.files.whole`), its checksum at its end.
+    (``exitwave.files.whole``), its checksum at its end.
 
     Raises
     ------

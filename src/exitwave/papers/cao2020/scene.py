@@ -41,7 +41,7 @@ class Scan:
 
     Attributes
     ----------
-    specimen : Specimen
+    specimen : exitwave.papers.cao2020.specimens.Specimen
     patterns : Tensor, shape (scan_y, scan_x, ky, kx), float32
         Shares of the electrons of a position, FFT order.
     step : (float, float)
@@ -107,7 +107,7 @@ def expected(parameters: Parameters, specimens: list[Specimen], device: str = "c
     Parameters
     ----------
     parameters : Parameters
-    specimens : list of Specimen
+    specimens : list of exitwave.papers.cao2020.specimens.Specimen
         The last is the thickest, and holds the others.
     """
     whole = specimens[-1]

@@ -30,7 +30,7 @@ def phase(parameters: Parameters, wave: Tensor, energy: float) -> Tensor:
     ----------
     parameters : Parameters
     wave : Tensor, shape (y, x), complex
-        Of the periodic box, in the plane :data:`exitwave.papers.comparison.specimens.BEYOND` the last atom.
+        Of the periodic box, in the plane ``specimens.BEYOND`` below the last atom.
     energy : float
         eV.
 
