@@ -292,8 +292,8 @@ if len(doses) == 3:
 
 # %%
 row(
-    drawn.over_dose(doses, "error", drawn.IMAGES, "error"),
-    drawn.over_dose(doses, "error", drawn.SCANS, "error"),
+    drawn.over_dose(doses, drawn.IMAGES),
+    drawn.over_dose(doses, drawn.SCANS),
 ) if len(doses) > 1 else None
 
 # %% [markdown]

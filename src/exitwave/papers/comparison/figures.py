@@ -91,18 +91,20 @@ def spectral(run: xr.Dataset, names: Sequence[str], title: str) -> Any:
     )
 
 
-def over_dose(runs: Mapping[float, xr.Dataset], kind: str, names: Sequence[str], label: str) -> Any:
-    """Draw a quantity of methods over the dose, a point a seed, lines through the means."""
+def over_dose(runs: Mapping[float, xr.Dataset], names: Sequence[str]) -> Any:
+    """Draw the error of methods over the dose, a point a seed, lines through the means."""
     import holoviews as hv
 
-    axes, doses = ("electrons per Å²", label), sorted(runs)
+    axes, doses = ("electrons per Å²", "error"), sorted(runs)
     drawn = []
     for name in names:
-        values = [runs[dose][kind].sel(way=name).values for dose in doses]
+        values = [runs[dose]["error"].sel(way=name).values for dose in doses]
         drawn.append(_line(doses, [float(each.mean()) for each in values], axes, name))
         points = [(dose, float(y)) for dose, each in zip(doses, values, strict=True) for y in each]
         drawn.append(hv.Scatter(points, *axes).opts(color=figures.COLOURS[_COLOURS[name]], size=4))
-    return _legend(drawn, "").opts(hv.opts.Curve(logx=True, logy=True), hv.opts.Scatter(logx=True, logy=True))
+    return _legend(drawn, "").opts(
+        hv.opts.Curve(logx=True, logy=True, ylim=_WHOLE), hv.opts.Scatter(logx=True, logy=True)
+    )
 
 
 def _line(at: Any, values: Any, axes: tuple[str, str], name: str) -> Any:
