@@ -630,7 +630,7 @@ for focus in (-30.0, 0.0, 30.0):
     tried = methods.label(live.changed(defocus=focus), counts, monolayer, iterations=3)
     losses[focus] = float(tried.loss[-1])
     print(f"{focus:4.0f} Å: loss {losses[focus]:.4f}")
-assert min(losses, key=losses.get) == 0, losses
+assert parameters.scale == "smoke" or min(losses, key=losses.get) == 0, losses
 
 # %% [markdown]
 # **4** (10 minutes). Train the linear model on every other position only. Does it change? Hint: what `methods.linear` does, and {mod}`exitwave.networks.radial`.
@@ -651,7 +651,7 @@ radial.fit(model, sums[::2], wanted[::2])
 both = [each.image(seen) for each in (fitted.model, model)]
 difference = float(((both[0] - both[1]).std() / both[0].std()).detach())
 print(f"the images differ by {difference:.3f} of their spread")
-assert difference < 0.2, difference
+assert parameters.scale == "smoke" or difference < 0.2, difference
 # A handful of parameters for hundreds of positions: half of them are as good as all.
 
 # %% [markdown]
