@@ -1020,8 +1020,7 @@ with tempfile.TemporaryDirectory() as folder:
 #   its wave until it explains the images.
 # - `--free defocus,shift,astigmatism,coma,threefold,spherical_aberration,focal_spread,blur` lets go of more of the lens. Free what you are not sure of.
 # - Displacements of more than half a lattice period, and a field that turns or is distorted from image to image, are to be corrected before.
-# - Defoci in a wrong unit, of the wrong sign, or in another order than the images are warned of, with what explains the images better (of more than three images, three are looked
-#   at, so that many wrong orders pass); so is a pixel size, an energy or a span of defocus for which a network was not trained, with the range.
+# - Defoci in a wrong unit, of the wrong sign, or in another order than the images are warned of, with what explains the images better (of more than three images each is asked at which defocus the wave of three explains it best; a series whose order is off all round may be missed); so is a pixel size, an energy or a span of defocus for which a network was not trained, with the range.
 
 # %% tags=["hide-cell"]
 if parameters.scale == "workshop":
