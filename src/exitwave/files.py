@@ -114,7 +114,7 @@ def _checksum(file: BinaryIO, size: int) -> int:
 
 def forsaken(path: Path, owner: str) -> bool:
     """Tell whether the process ``MACHINE-NUMBER`` that owned a temporary file or folder is gone."""
-    named = re.match(r"(.*)-(\d{1,10})(?:-\d+)?$", owner)
+    named = re.fullmatch(r"(\w*)-(\d{1,10})(?:-\d+)?", owner)
     if named is not None and named[1] == _machine() and sys.platform != "win32":
         try:
             os.kill(int(named[2]), 0)  # asks whether it is there; on Windows it would end it
