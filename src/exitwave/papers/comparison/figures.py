@@ -152,7 +152,7 @@ def wall_table(run: xr.Dataset, troubles: Mapping[str, xr.Dataset]) -> str:
         mean = {kind: float(run[kind].sel(way=name).mean()) for kind in ("error", "filtered", "seconds")}
         cells = [
             f"**{method.title}**, {method.given}", f"{mean['error']:.2f}", f"{mean['filtered']:.2f}",
-            window(run, name), f"{float(run['significance'].sel(way=name).median()):.0f}",
+            window(run, name), f"{float(run['significance'].sel(way=name).median()):.2g}",
             f"{mean['seconds']:.2g}", worst(troubles, name), f"{method.told}; *{method.assumes}*",
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
