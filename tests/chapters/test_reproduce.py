@@ -143,7 +143,7 @@ class TestSelection:
     @pytest.mark.parametrize(
         ("paper", "only", "named"),
         [
-            ("zhou2020", "zhou-nothing", "unknown claim or run 'zhou-nothing'"),
+            ("zhou2020", "zhou-nothing", "unknown claim, run or sweep 'zhou-nothing'"),
             ("larsen2022", "larsen-experiment", "larsen-experiment has no run yet"),
             ("zhou", None, "unknown paper 'zhou'"),
         ],
