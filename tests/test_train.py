@@ -13,7 +13,7 @@ import torch
 import xarray as xr
 
 from exitwave import records
-from exitwave.chapters import reproduce, train
+from exitwave.chapters import reproduce, stored_sweeps, train
 from exitwave.errors import RunError
 from exitwave.networks import checkpoints
 from exitwave.networks.released import load_released
@@ -93,6 +93,7 @@ def install(setattr_=setattr):
     """Put the studies and claims of this file in the place of the paper's."""
     for study in (plain, fake):
         studies.STUDIES[study.__name__] = study
+    setattr_(stored_sweeps, "load_sweeps", lambda paper: {})
     for module in (train, reproduce, verdicts):
         setattr_(module, "load_claims", lambda paper: CLAIMS if paper == "webb2025" else LOAD(paper))
 

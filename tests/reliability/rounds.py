@@ -96,7 +96,7 @@ def single(write, read, folder, chance):
             told.write_text(str(number))
 
     write(0)  # what is imported late is imported now
-    for _ in range(25):
+    for _ in range(15):
         process = forked(work)
         time.sleep(chance.uniform(0.01, 0.15))
         os.kill(process, signal.SIGKILL)
@@ -300,7 +300,7 @@ def built(folder, chance):
     build = {"generated": {"book/made.md": lambda: "# Made"}, "parameters": {}, "echo": lambda _: None}
     kills, torn = 0, 0
     book.build(root, **build)
-    for number in range(1, 6):
+    for number in range(1, 4):
         text = f"# Welcome {number}"
         (root / "book" / "welcome.md").write_text(text)
 

@@ -180,6 +180,15 @@ class TestTensors:
         path = write_released(saved, tmp_path / "released" / "a-0.safetensors", {"run": "a"})
         left_alone(path, lambda: read_network(path), "again", flips=10, harmless=self.same(path))
 
+    @pytest.mark.parametrize("number", [10**9, -(10**9), 10**30])
+    def test_a_network_that_would_be_built_for_days(self, saved, number):
+        tensors, about = weights.read_tensors(saved)
+        about["architecture"]["depth"] = number
+        weights.write_tensors(saved, tensors, about)
+        for read in (weights.load_network, read_network):
+            with pytest.raises(InputError, match=r"and no network has more than 4096.* again"):
+                read(saved)
+
     @pytest.mark.parametrize("kind", [{"a": 1}, ["UNet"], None, 3, "U" * 5000])
     def test_a_network_of_no_name(self, saved, kind):
         tensors, about = weights.read_tensors(saved)

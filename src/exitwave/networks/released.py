@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from exitwave.errors import InputError
-from exitwave.networks.weights import NETWORKS, load_weights, read_tensors, write_tensors
+from exitwave.networks.weights import (
+    NETWORKS,
+    checked_architecture,
+    load_weights,
+    read_tensors,
+    write_tensors,
+)
 from exitwave.project import released_file
 
 # The largest step of a weight, and what the name of a tensor of scales ends with.
@@ -119,9 +125,9 @@ def read_network(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, Any
     """
     packed, about = load_weights(path)
     try:
-        network = NETWORKS[about["network"]](**about["architecture"])
+        network = NETWORKS[about["network"]](**checked_architecture(about))
         network.load_state_dict(unpack(packed))
-    except (KeyError, TypeError, RuntimeError) as error:
-        first = str(error).splitlines()[0]
+    except Exception as error:  # what is said of it may be anything that JSON holds
+        first = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise InputError(f"{path}: no network of this version ({first}): fetch or make it again") from error
     return network.eval(), about

@@ -32,6 +32,7 @@ NETWORKS.update(RadialModel=RadialModel, ClusterNet=ClusterNet, ScanNet=ScanNet)
 _ABOUT, _CHECKSUM = "exitwave", "crc32"  # two entries of the metadata
 # The third, of what the other two and the header say; files from before have none.
 _SEAL = "exitwave crc32"
+_MOST = 4096  # of whatever is counted in an architecture
 
 
 def write_tensors(
@@ -204,6 +205,23 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
     }, about
 
 
+def checked_architecture(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the architecture that a file names; ValueError for numbers that would build for days.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+    """
+    waiting: list[Any] = [about["architecture"]]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, list | dict):
+            waiting += each.values() if isinstance(each, dict) else each
+        elif isinstance(each, int) and abs(each) > _MOST:
+            raise ValueError(f"{each} layers, channels or pixels, and no network has more than {_MOST}")
+    return dict(about["architecture"])
+
+
 def load_network(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, Any]]:
     """Build the network that a file of weights is for, in evaluation mode.
 
@@ -218,7 +236,7 @@ def load_network(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, Any
         named = repr(kind)[:60]
         raise InputError(f"{path}: weights of an unknown network {named}: use one of {', '.join(NETWORKS)}")
     try:
-        network = NETWORKS[kind](**about["architecture"])
+        network = NETWORKS[kind](**checked_architecture(about))
         network.load_state_dict(state)
     except Exception as error:  # an architecture may be anything that JSON holds
         reason = _first_line(error)[:200]

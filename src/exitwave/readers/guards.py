@@ -30,8 +30,8 @@ Result = TypeVar("Result")
 _MOST_COMPRESSED = 1100
 _SLACK = 2**20
 
-# Seconds that the HDF5 library may compute; so many times as many may pass, on a machine that does something
-# else, and those for a disk of 10 MB/s.
+# Seconds that the HDF5 library may compute, besides those for 10 MB/s; so many times as many may pass, on a
+# machine that does something else.
 PATIENCE = 20.0
 _BUSY = 15
 
@@ -263,6 +263,7 @@ def check_hdf5(path: Path, *, whole: float = math.inf, netcdf: bool = False) -> 
 
 def _tried(command: list[str], size: int) -> tuple[int | None, str]:
     """Return with what a process ends and what it says, None if it does not end with a file of that size."""
+    most = PATIENCE + size / 1e7
     quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
     with subprocess.Popen(command, stderr=subprocess.PIPE, **quiet) as child:
         limited = sys.platform == "linux"
@@ -271,11 +272,9 @@ def _tried(command: list[str], size: int) -> tuple[int | None, str]:
 
             # Of the time that passes, another program may have most.
             with suppress(ProcessLookupError):
-                resource.prlimit(
-                    child.pid, resource.RLIMIT_CPU, (math.ceil(PATIENCE), math.ceil(PATIENCE) + 1)
-                )
+                resource.prlimit(child.pid, resource.RLIMIT_CPU, (math.ceil(most), math.ceil(most) + 1))
         try:
-            said = child.communicate(timeout=(_BUSY if limited else 1) * PATIENCE + size / 1e7)[1]
+            said = child.communicate(timeout=(_BUSY if limited else 1) * most)[1]
         except subprocess.TimeoutExpired:
             child.kill()
             return None, ""
