@@ -1,17 +1,18 @@
 """How long ptychography takes to one error; run with ``make bench``.
 
-1024 patterns of 64 x 64 pixels, one thread, no noise, the probe 20 Å out of focus at the start. Epochs, and
-the rates of the peers, the best of six (quantem) and of four (ptyrad) that were tried, are those that leave
-an error of about 0.03 in the scanned field; the object begins with one of 0.5.
+1024 patterns of 64 x 64 pixels, one thread, no noise, the probe 20 Å out of focus at the start. Epochs are
+the fewest after which the error in the scanned field is below 0.03 (quantem: 0.031); rates of the peers are
+the best of six (quantem) and of four (ptyrad) that were tried. The object begins with an error of 0.5.
+``seconds`` are those of the processor.
 
 The peers are quantem (MIT, ``pip install quantem==0.1.10``) and ptyrad (``pip install ptyrad==1.0.0``), in
 the same environment or, for their many requirements, in one of their own into which this package is installed
 too (``exitwave bars --peers``). They take part where they can be imported. ptyrad wants Python 3.12, in whose
 form one of its f-strings is written, and a torchvision that fits torch. It runs without what its solver does
 beside, set-up, figures and files, and without the blur of the object that is its default: there is no noise.
-On a busy machine, in seconds of one thread: this package 4.0 to an error of 0.025, quantem 21 to one of
-0.031, ptyrad about 4.3 to one of 0.029.
 """
+
+import time
 
 import pytest
 import torch
@@ -58,26 +59,37 @@ def error(found, true):
     return float((matched(found, true, STEP, margin=MARGIN) - true)[inside].abs().square().mean().sqrt())
 
 
-def record(benchmark, found, thing):
+class Timed:
+    """A call whose time of the processor is kept: what else the machine does is not in it."""
+
+    def __init__(self, call):
+        self.call, self.took = call, []
+
+    def __call__(self, *given):
+        begin = time.process_time()
+        made = self.call(*given)
+        self.took.append(time.process_time() - begin)
+        return made
+
+
+def record(benchmark, run, found, thing):
+    benchmark.extra_info["seconds"] = min(run.took)
     benchmark.extra_info["error"] = error(found, thing)
     assert benchmark.extra_info["error"] < 0.06  # a tenth of the start: the right object, no other
 
 
 def test_retrieve(benchmark, measured, thing):
     start = ptychography.begin(measured, beam(80.0), SCAN, field=FIELD)
-    found = benchmark.pedantic(
-        lambda: ptychography.retrieve(measured, start, STEP, generator=seeded(0), epochs=5),
-        rounds=3, warmup_rounds=1,
-    )  # fmt: skip
-    record(benchmark, found.slices[0], thing)
+    run = Timed(lambda: ptychography.retrieve(measured, start, STEP, generator=seeded(0), epochs=5))
+    found = benchmark.pedantic(run, rounds=3, warmup_rounds=1)
+    record(benchmark, run, found.slices[0], thing)
 
 
 def test_epie(benchmark, measured, thing):
     start = ptychography.begin(measured, beam(80.0), SCAN, field=FIELD)
-    found = benchmark.pedantic(
-        lambda: ptychography_epie.epie(measured, start, STEP, generator=seeded(0), epochs=10), rounds=1
-    )
-    record(benchmark, found.slices[0], thing)
+    run = Timed(lambda: ptychography_epie.epie(measured, start, STEP, generator=seeded(0), epochs=10))
+    found = benchmark.pedantic(run, rounds=1)
+    record(benchmark, run, found.slices[0], thing)
 
 
 def test_quantem(benchmark, measured, thing):
@@ -102,13 +114,14 @@ def test_quantem(benchmark, measured, thing):
         )  # fmt: skip
         return (made,), {}
 
+    @Timed
     def run(made):
         return made.reconstruct(num_iters=20, lr_obj=0.1, lr_probe=0.02, batch_size=64, verbose=0)
 
     phase = torch.from_numpy(benchmark.pedantic(run, setup=begun, rounds=1).obj[0])
     first = (SCAN[0] / STEP).round().long() - SIZE // 2 - 4  # where its field begins
     moved = torch.polar(torch.ones_like(phase), phase).roll(first.tolist(), (0, 1))
-    record(benchmark, moved[: FIELD[0], : FIELD[1]], thing)
+    record(benchmark, run, moved[: FIELD[0], : FIELD[1]], thing)
 
 
 @pytest.mark.filterwarnings("ignore")  # its own use of SciPy, matplotlib and torch
@@ -150,6 +163,7 @@ def test_ptyrad(benchmark, measured, thing):
         batches = [torch.from_numpy(each) for each in batches]
         return (model, optimiser, indices, batches, folder), {}
 
+    @Timed
     def run(model, optimiser, indices, batches, folder):
         reconstruction.recon_loop(
             model, solver.init, parameters, optimiser, None, solver.loss_fn, solver.constraint_fn, indices,
@@ -159,4 +173,4 @@ def test_ptyrad(benchmark, measured, thing):
 
     found = benchmark.pedantic(run, setup=begun, rounds=3, warmup_rounds=1)
     phase = found.opt_objp.detach()[0, 0]
-    record(benchmark, torch.polar(torch.ones_like(phase), phase), thing)
+    record(benchmark, run, torch.polar(torch.ones_like(phase), phase), thing)
