@@ -95,7 +95,8 @@ def _run_file(root: Path, folder: Path, name: str, wanted: Sequence[str], python
     command += [f"-p{plugin}" for plugin in ("no:cacheprovider", "pytest_benchmark.plugin", "pytest_timeout")]
     command += ["--benchmark-enable", "--benchmark-only", f"--benchmark-json={times}"]
     command += ["--override-ini", "testpaths=tests/benchmarks", "--override-ini", f"timeout={_LIMIT / 2:.0f}"]
-    environment = os.environ | {
+    # A pytest around this one (its options, its worker of xdist) would switch benchmarks off.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")} | {
         "OMP_NUM_THREADS": str(threads()), "EXITWAVE_BENCHMARKS": json.dumps(list(wanted)),
         "EXITWAVE_OUTCOMES": str(outcomes), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
     }  # fmt: skip
