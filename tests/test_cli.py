@@ -20,6 +20,7 @@ from exitwave.chapters.run import run_path, save_run
 from exitwave.cli import options
 from exitwave.papers.zhou2020 import scene as scene_of
 from exitwave.papers.zhou2020.parameters import Parameters
+from exitwave.readers.ovf import write_ovf
 
 ROOT = Path(__file__).parents[1]
 GIVEN = ["--defocus", "-0.15mm,0,0.15mm", "--energy", "200keV", "--pixel", "10nm"]
@@ -290,6 +291,22 @@ class TestLorentz:
         call("retrieve", "lorentz", series, "-o", "a.nc", "--method", "tie")
         np.testing.assert_allclose(records.load("b.nc")["phase"], records.load("a.nc")["phase"], atol=1e-5)
 
+    def test_a_file_in_amperes_per_metre_and_one_of_unit_vectors(self, call, here):
+        film = np.zeros((3, 1, 64, 64))
+        film[1, :, 16:48, 16:32], film[1, :, 16:48, 32:48] = 1.0, -1.0
+        found = []
+        for name, magnetisation, unit in (("a", film * 8e5, "A/m"), ("b", film, "1")):
+            record = records.magnetisation(magnetisation, cell=(100.0, 100.0, 100.0))
+            path = write_ovf(record, f"{name}.ovf")
+            path.write_bytes(path.read_bytes().replace(b"A/m", unit.encode()))
+            given = [f"magnetisation={name}.ovf", "saturation=8e5", "pixels=64", "sampling=100"]
+            options = [word for each in given for word in ("-p", each)]
+            status, output, errors = call("simulate", "lorentz", *options, "-o", f"{name}.nc")
+            assert (status, output, errors) == (0, f"{name}.nc\n", "")
+            found.append(records.load(f"{name}.nc")["intensity"].values)
+        np.testing.assert_allclose(*found, rtol=1e-5)
+        assert np.ptp(found[0][1]) > 0.01
+
     @pytest.mark.external
     def test_a_film_of_mumax(self, call, external_data):
         film = external_data / "lorentz_pylorentz" / "example_mumax.ovf"
@@ -347,6 +364,7 @@ from pathlib import Path
 import xarray as xr
 from exitwave.chapters.run import save_run
 from exitwave.papers.zhou2020.parameters import Parameters
+from exitwave.readers.ovf import write_ovf
 parameters = Parameters.collect(globals())
 with Path("log").open("a") as log:
     log.write(f"{parameters.noise}\\n")

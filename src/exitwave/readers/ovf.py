@@ -67,7 +67,7 @@ def read_ovf(
         The file, usually ``.ovf`` or ``.omf``.
     saturation : float, optional
         Saturation magnetisation in A/m. Needed where the file holds unit vectors (value unit empty, ``1``,
-        ``{}`` or ``Ms``, as OOMMF's ``Spin`` and mumax's ``m`` have), refused where it holds A/m.
+        ``{}`` or ``Ms``, as OOMMF's ``Spin`` and mumax's ``m`` have); not used where it holds A/m.
     cell : (float, float, float), optional
         Cell size ``(z, y, x)`` in Å. Needed where the file does not tell the unit of its mesh; else it
         overrides the file.
@@ -210,8 +210,6 @@ def _ampere_per_metre(header: _Header, saturation: float | None) -> float | None
     unit = _value_unit(header)
     multiplier = _positive(header, "valuemultiplier") if "valuemultiplier" in header.fields else 1.0
     if unit in _AMPERE_PER_METRE:
-        if saturation is not None:
-            raise refuse(header.path, f"the values are in {unit} already: leave saturation out")
         return multiplier * _AMPERE_PER_METRE[unit]
     if unit.lower() not in _UNIT_VECTOR:
         raise refuse(

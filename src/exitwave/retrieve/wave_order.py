@@ -59,7 +59,7 @@ def check_order(measured: Tensor, lens: Lens, *, dose: float, periodic: bool = F
     predicts every image at every defocus; the assignment that is likeliest is looked at next, and so on, four
     times at most, and as often from the reverse if that explains too little. The last word has the deviance
     of three of the images that would change: it must fall by 15%. An exchange of neighbours that differ less
-    than noise is not seen.
+    than noise is not seen, nor, always, a long series that is turned by one place (six images of the tests).
 
     A series in order costs one alignment of three images and a fit of them, whatever its length, and none
     more than ten alignments and eight fits.
