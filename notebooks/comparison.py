@@ -115,7 +115,9 @@ row(
 #
 # To a wave $\psi = e^{i\sigma V}$ with the transfer function $T$ of the lens, an *image*, a *hologram* with a reference wave of carrier $q$ and contrast $\mu$, and a *scan* with a probe $P$ at $R$ are
 #
-# $$I = |T * \psi|^2, \qquad H = 1 + |T * \psi|^2 + 2\mu\,\mathrm{Re}\big[(T * \psi)\,e^{-2\pi i q r}\big], \qquad D_R(k) = \big|F[P(r - R)\,\psi]\big|^2 .$$
+# $$I = |T * \psi|^2, \qquad H = 1 + |T * \psi|^2 + 2\mu\,\mathrm{Re}\big[(T * \psi)\,e^{-2\pi i q r}\big],$$
+#
+# $$D_R(k) = \big|F[P(r - R)\,\psi]\big|^2 .$$
 #
 # For a weak phase the first has the transfer $2\sin\chi$, nothing for long waves; the second $\mu$, whatever the frequency; the third something in between, once it is known how to read it. Waves are not that weak here: they come from multislice, and $\sigma V$ reaches half a radian and more in the band.
 #
@@ -141,6 +143,7 @@ row(
     drawn.recorded(taken.images[1].numpy(), live.pixel, f"image, {float(taken.lens.defocus[1]) / 10:.0f} nm"),
     drawn.recorded(fringes.intensity[part, part].numpy(), fringes.sampling, "hologram, its middle"),
     scan_figures.pattern(recorded.focused.mean((0, 1)).numpy(), probe.pixel, "mean pattern of the scan"),
+    linked=False,
 )
 
 # %% [markdown]

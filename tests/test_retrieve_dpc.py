@@ -253,7 +253,7 @@ class TestCommand:
         ("options", "said"),
         [
             ((), "energy, step, pixel not found in the file: give --energy (for example 300keV); --step"),
-            (("--energy", "80"), "step, pixel not found"),
+            (("--energy", "80keV"), "step, pixel not found"),
             (("--shape", "3"), "shape '3' is not two whole numbers: write YxX"),
             (("--crop", "5"), "crop '5' is not rows and columns"),
             (("--crop", "0:99,0:3"), "rows 0:99 are not within 0:16"),

@@ -1,7 +1,8 @@
-"""Memory and time of the direct methods for a scan of 128 x 128 patterns of 256 x 256 pixels; ``make bench``.
+"""Memory and time of direct methods and the released network, 128 x 128 patterns of 256 x 256 pixels.
 
-The file has 2 GiB (16-bit counts). Each command runs as a process of its own; ``peak_gib`` in its
-``extra_info`` is the largest memory that it held, pages of the file included (bar: 24 GiB).
+Run with ``make bench``. The file has 2 GiB (16-bit counts). Each command runs as a process of its own;
+``peak_gib`` in its ``extra_info`` is the largest memory that it held, pages of the file included
+(bar: 24 GiB).
 """
 
 import os
@@ -45,8 +46,8 @@ def scan(tmp_path_factory):
     path.unlink()
 
 
-@pytest.mark.parametrize("method", ["dpc", "parallax", "ssb"])
-def test_direct_methods(benchmark, scan, tmp_path, method):
+@pytest.mark.parametrize("method", ["dpc", "parallax", "ssb", "network"])
+def test_methods(benchmark, scan, tmp_path, method):
     output = tmp_path / "o.nc"
     command = [sys.executable, "-m", "exitwave.cli", "retrieve", method, str(scan), "-o", str(output), *GIVEN]
     command += [f"--defocus={DEFOCUS}"] if method != "dpc" else []

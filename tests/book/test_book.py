@@ -111,7 +111,7 @@ def no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
         raise AssertionError("a notebook was run")
 
-    monkeypatch.setattr(book, "execute", refuse)
+    monkeypatch.setattr("exitwave.chapters.execute_many.execute", refuse)
 
 
 def build(root: Path, **options: Any) -> tuple[Path, list[str]]:

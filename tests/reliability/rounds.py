@@ -18,7 +18,7 @@ import torch
 import xarray as xr
 
 from exitwave import records
-from exitwave.chapters import book, reproduce, sweep, train
+from exitwave.chapters import book, execute_many, reproduce, sweep, train
 from exitwave.errors import RunError
 from exitwave.networks import weights
 from exitwave.networks.tasks import Regression, adam
@@ -273,7 +273,7 @@ def run_slowly(source, output, parameters):
 
 
 def stand_in():
-    book._jupyter_book, book.execute = write_slowly, run_slowly
+    book._jupyter_book, execute_many.execute = write_slowly, run_slowly
     book.offline.make_offline = lambda html: None
 
 

@@ -178,8 +178,7 @@ def test_the_book(disk, tmp_path, monkeypatch):
     monkeypatch.setattr(book, "_jupyter_book", write)
     monkeypatch.setattr(book.offline, "make_offline", lambda html: None)
     monkeypatch.setattr(
-        book,
-        "execute",
+        "exitwave.chapters.execute_many.execute",
         lambda source, output, parameters: (
             output.parent.mkdir(parents=True) or output.write_bytes(source.read_bytes())
         ),

@@ -23,7 +23,8 @@ import yaml
 
 from exitwave import files
 from exitwave.chapters import offline
-from exitwave.chapters.execute import ChapterError, execute
+from exitwave.chapters.execute import ChapterError
+from exitwave.chapters.execute_many import execute_many
 from exitwave.chapters.parameters import check_parameters, notebook_parameters, read_notebook
 from exitwave.chapters.stored_sweeps import sweep_files
 from exitwave.errors import InputError
@@ -43,6 +44,7 @@ def build(
     parameters: Mapping[str, object] | None = None,
     generated: Generated | None = None,
     force: bool = False,
+    jobs: int = 1,
     echo: Callable[[str], object] = print,
 ) -> Path:
     """Build the book into ``_build/html``, whole or not at all.
@@ -60,6 +62,8 @@ def build(
         package, the data and the environment only: while these stay the same, nothing is called.
     force : bool
         Run the chapters and build the pages even if nothing changed.
+    jobs : int
+        How many notebooks run at once (:func:`exitwave.chapters.execute_many.execute_many`).
     echo : callable
         Takes one line of progress at a time.
 
@@ -82,7 +86,7 @@ def build(
     busy = f"another process is building the book in {root / '_build'}: wait until it has ended"
     with files.alone(root / "_build", busy):
         _clear(root / "_build")
-        return _build(root, parameters or {}, generated or {}, force, echo)
+        return _build(root, parameters or {}, generated or {}, force, jobs, echo)
 
 
 def _build(
@@ -90,6 +94,7 @@ def _build(
     parameters: Mapping[str, object],
     generated: Generated,
     force: bool,
+    jobs: int,
     echo: Callable[[str], object],
 ) -> Path:
     notebooks = notebooks_of(root, generated)
@@ -101,13 +106,18 @@ def _build(
     if not force and _read(index.with_name(_STAMP)) == stamp:
         echo("the book is up to date")
         return index
-    executed = {
-        name: _executed(root, path, keys[name], given[name], force) for name, path in notebooks.items()
-    }
+    kept = root / "_build" / "executed"
+    executed = {name: kept / f"{path.stem}-{keys[name]}.ipynb" for name, path in notebooks.items()}
+    wanted = [
+        (path, executed[name], given[name])
+        for name, path in notebooks.items()
+        if force or not executed[name].is_file()
+    ]
+    execute_many(wanted, jobs=jobs, echo=echo)
     echo("building the pages")
     made = {address: _as_bytes(make()) for address, make in generated.items()}
     _render(root, _stage(root, executed, made), stamp, echo)
-    _forget(root / "_build" / "executed", set(executed.values()))
+    _forget(kept, set(executed.values()))
     return index
 
 
@@ -293,14 +303,6 @@ def _clear(folder: Path) -> None:
             os.replace(old, folder / "html")
     for path in folder.glob("tmp-*"):
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _executed(root: Path, source: Path, key: str, parameters: Mapping[str, object], force: bool) -> Path:
-    """Return the executed notebook, run now unless it is kept from before."""
-    output = root / "_build" / "executed" / f"{source.stem}-{key}.ipynb"
-    if force or not output.is_file():
-        execute(source, output, parameters)
-    return output
 
 
 def _stage(root: Path, executed: Mapping[str, Path], made: Mapping[str, bytes]) -> Path:

@@ -187,7 +187,7 @@ def fresh_book(root: Path, log: Path) -> Measured:
         name: value
         for name, value in os.environ.items()
         if not name.startswith("EXITWAVE_") and name not in _OURS
-    } | {"OMP_NUM_THREADS": str(threads())}  # fmt: skip
+    }
     with tempfile.TemporaryDirectory(prefix="exitwave-fresh-") as folder:
         clone = Path(folder) / "exitwave"
         git = ["git", "clone", "--quiet", str(root), str(clone)]

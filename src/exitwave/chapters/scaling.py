@@ -72,6 +72,7 @@ def measure(number: int = 24, workers: Sequence[int] = (1, 2), *, echo: Echo = p
         raise InputError(
             f"{number} points with {list(workers)} workers: use 1 to {cores} workers and more points"
         )
+    about = about_machine("exitwave scaling")  # and its load, to which this adds
     rows: list[dict[str, float]] = []
     handed: dict[str, float] = {}
     for count in workers:
@@ -92,7 +93,7 @@ def measure(number: int = 24, workers: Sequence[int] = (1, 2), *, echo: Echo = p
         )
         echo(f"{count} workers: {number / seconds:.3g} points a second")
     what = {"paper": PAPER, "study": STUDY, "settings": SETTINGS, "points": number}
-    return {"about": about_machine("exitwave scaling"), **what, "rows": rows, **handed}
+    return {"about": about, **what, "rows": rows, **handed}
 
 
 @contextmanager

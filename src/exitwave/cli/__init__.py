@@ -229,14 +229,21 @@ def book(
     publish: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Copy the built book there for a web server.")
     ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Chapters that run at once; default: one on each core, four at most."),
+    ] = None,
 ) -> None:
     """Run the chapters and render the book to _build/html/index.html."""
     from exitwave.chapters import book as builder
+    from exitwave.chapters.execute_many import default_jobs
     from exitwave.chapters.pages import generated_pages
     from exitwave.project import project_root
 
     root = project_root()
-    index = builder.build(root, generated=generated_pages(), force=force, echo=err.print)
+    index = builder.build(
+        root, generated=generated_pages(), force=force, jobs=jobs or default_jobs(), echo=err.print
+    )
     if publish is not None:
         index = builder.publish(root, publish)
     out.print(str(index))

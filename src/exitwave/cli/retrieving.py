@@ -23,6 +23,8 @@ Preview = Annotated[bool, typer.Option(help="Write a figure next to the output, 
 
 Retrieve = Callable[..., "xr.Dataset"]
 
+_LEAST_ENERGY = 1e3  # eV
+
 
 def check_output(output: Path, files: list[Path]) -> None:
     """Refuse to write where an image is.
@@ -55,10 +57,28 @@ def read(
     return read_images(
         files,
         defocus=None if defocus is None else quantities(defocus, "Å", "defocus"),
-        energy=None if energy is None else quantity(energy, "eV", "energy"),
+        energy=None if energy is None else beam_energy(energy),
         sampling=None if pixel is None else quantity(pixel, "Å", "pixel"),
         in_focus=in_focus,
     )
+
+
+def beam_energy(text: str) -> float:
+    """Return the energy of a beam, eV.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or no microscope has it: who types 200 means keV.
+    """
+    from exitwave.units import quantity
+
+    value = quantity(text, "eV", "energy")
+    if 0 < value < _LEAST_ENERGY:
+        raise InputError(
+            f"energy {text!r} is {value:g} eV: did you mean {value:g}keV? A number without a unit is in eV"
+        )
+    return value
 
 
 def names_of(text: str) -> list[str]:

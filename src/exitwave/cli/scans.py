@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from exitwave.cli.options import err, out
-from exitwave.cli.retrieving import refusals_as_options, said_as_options
+from exitwave.cli.retrieving import beam_energy, refusals_as_options, said_as_options
 from exitwave.errors import InputError
 
 if TYPE_CHECKING:
@@ -203,8 +203,8 @@ def opened(data: Path, given: ScanOptions) -> Scan:
         negative=given.negative,  # type: ignore[arg-type]
     )  # fmt: skip
     scan = scan.oriented(transpose=given.transpose, flip_y=given.flip_y, flip_x=given.flip_x)
-    known: dict[str, Any] = {}
-    for name, unit in (("energy", "eV"), ("semiangle", "rad"), ("defocus", "Å"), ("rotation", "rad")):
+    known: dict[str, Any] = {"energy": None if given.energy is None else beam_energy(given.energy)}
+    for name, unit in (("semiangle", "rad"), ("defocus", "Å"), ("rotation", "rad")):
         text = getattr(given, name)
         known[name] = None if text is None else quantity(text, unit, name)
     if given.step is not None:
