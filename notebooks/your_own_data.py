@@ -574,7 +574,11 @@ with xr.open_dataset(folder / "wave.nc") as dataset:
 record = records.load(folder / "wave.nc", "wave")
 try:
     made = exports.to_hyperspy(record)
-    print(made, *made.axes_manager.signal_axes, sep="\n")
+    print(
+        made,
+        *(f"{axis.name}: {axis.scale:g} {axis.units}" for axis in made.axes_manager.signal_axes),
+        sep="\n",
+    )
 except InputError as error:
     made = None
     print(error)
