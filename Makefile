@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: help book test test-book fuzz bench bars lint pairs check-rows workshop workshop-bundle test-workshop publish lock clean
+.PHONY: help book test test-book fuzz bench bars lint pairs check-rows experiment workshop workshop-bundle test-workshop publish lock clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,9 @@ pairs: $(VENV)/.installed  ## Write notebooks/*.ipynb from notebooks/*.py, which
 
 check-rows: $(VENV)/.installed  ## Recompute two rows of the ledger, chosen by SEED, and compare with data/
 	$(BIN)/exitwave reproduce --check 2 --seed $(or $(SEED),0) --budget-minutes 8
+
+experiment: $(VENV)/.installed  ## Write anew what the 4D-STEM chapter shows of a measured scan, DATA=FILE
+	$(BIN)/python -m exitwave.papers.cao2020.experiment "$(DATA)" book/_static/rotavirus
 
 workshop: $(VENV)/.installed  ## Write notebooks for students and teachers to _build/workshop
 	$(BIN)/exitwave workshop

@@ -364,3 +364,22 @@ class TestProvenance:
     def test_command_has_no_folder_of_this_machine(self, monkeypatch):
         monkeypatch.setattr("sys.argv", ["/somewhere/bin/exitwave", "reproduce", "zhou2020"])
         assert records.command_line() == "exitwave reproduce zhou2020"
+
+
+def test_repeated_numbers_are_packed_whole_and_smooth_ones_byte_by_byte(tmp_path):
+    """Each kind takes less of the disk than packed the other way."""
+    repeated = np.random.default_rng(0).permutation(np.resize(np.linspace(0.1, 0.9, 7), 20_000))
+    smooth = np.sin(np.linspace(0, 3, 20_000))
+    about = {"units": "1", "long_name": "numbers"}
+    record = xr.Dataset({name: ("i", values, about) for name, values in (("a", repeated), ("b", smooth))})
+    stored = xr.open_dataset(records.save(record, tmp_path / "a.nc"), engine="netcdf4")
+    assert [bool(stored[name].encoding["shuffle"]) for name in "ab"] == [False, True]
+    for name in "ab":
+        np.testing.assert_array_equal(stored[name], record[name])
+        sizes = []
+        for shuffle in (True, False):
+            path = tmp_path / f"{shuffle}.nc"
+            encoding = {name: {"zlib": True, "complevel": 6, "shuffle": shuffle}}
+            record[[name]].to_netcdf(path, engine="netcdf4", encoding=encoding)
+            sizes.append(path.stat().st_size)
+        assert (sizes[0] < sizes[1]) == stored[name].encoding["shuffle"]

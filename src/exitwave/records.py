@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ _SMALL = 4096
 # Deflate shrinks at most 1032 times; what declares more than this, and a little, is not in its file.
 _MOST_COMPRESSED, _SLACK = 1100, 2**20
 _BLOCK = 2**20
+_SAMPLE = 2**20  # bytes of a variable that tell how to pack it
 # How the message on a damaged file ends; who knows a better remedy puts it there.
 AGAIN = ": make or fetch it again"
 
@@ -355,9 +357,8 @@ def save(record: xr.Dataset, path: str | os.PathLike[str]) -> Path:
         missing = {"units", "long_name"} - set(variable.attrs)
         if missing:
             raise InputError(f"{name} has no {' and no '.join(sorted(missing))}: set them in its attrs")
-    numbers = {str(n): v.nbytes for n, v in record.data_vars.items() if v.dtype.kind in "iuf" and v.ndim}
-    packed: dict[str, Any] = {"zlib": True, "complevel": 4}
-    encoding = {name: packed if size > _SMALL else {} for name, size in numbers.items()}
+    numbers = {str(n): v for n, v in record.data_vars.items() if v.dtype.kind in "iuf" and v.ndim}
+    encoding = {name: _packing(v.values) if v.nbytes > _SMALL else {} for name, v in numbers.items()}
     with files.whole(path) as temporary:
         try:
             record.to_netcdf(temporary, engine="netcdf4", format="NETCDF4", encoding=encoding)
@@ -366,6 +367,15 @@ def save(record: xr.Dataset, path: str | os.PathLike[str]) -> Path:
             raise OSError(f"{path}: cannot be written ({error})") from error
         files.seal(temporary)
     return path
+
+
+def _packing(values: Array) -> dict[str, Any]:
+    """Return how netCDF packs numbers best: byte by byte (shuffled), or, if they repeat themselves, whole."""
+    some = np.ascontiguousarray(values).reshape(-1)[: _SAMPLE // values.itemsize]
+    whole = some.tobytes()
+    by_byte = np.frombuffer(whole, np.uint8).reshape(-1, values.itemsize).T.tobytes()
+    shuffle = len(zlib.compress(by_byte, 4)) <= len(zlib.compress(whole, 4))
+    return {"zlib": True, "complevel": 6, "shuffle": shuffle}
 
 
 def _tell_why(path: Path, size: int) -> None:
