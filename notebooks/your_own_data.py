@@ -118,7 +118,7 @@ Markdown("\n".join(lines))
 # stack only the order.
 
 # %% tags=["hide-input"]
-side, step = 128, 100.0  # pixels; Å
+side, step = 96, 100.0  # pixels; Å
 bars = magnets.ten_bars(side * step, np.random.default_rng(seed))
 film = magnets.film_of_bars(bars, (side, side), (step, step), thickness=100.0)
 film_wave = lorentz.exit_wave(film, energy=200e3, inner_potential=20.0, absorption_length=500.0)
