@@ -295,7 +295,8 @@ stored_figures.course(rates) if rates else None
 #
 # Rows of the ledger that are not reproduced are asked by the same change. At a tenth of the rate 500 steps at ±0.15 mm have an
 # accuracy of 0.86 without noise and of 0.84 with 10% of it, where the stated rate has 0.60 and 0.50: gradient retrieval
-# keeps its accuracy, as the paper says. The error of the phase gradient from four hybrid images falls from 1.12 to 0.86. That is
+# keeps its accuracy, as the paper says. After all 5000 steps at that rate the pair without noise has an accuracy of 0.96: above
+# the 0.90 to which the paper has it limited, which is thus a matter of rate and steps. The error of the phase gradient from four hybrid images falls from 1.12 to 0.86. That is
 # below TIE at strong defocus (0.91), as in the paper's Fig. 3, and not below TIE at moderate defocus (0.65).
 #
 # With 10% noise the pair at ±1.6 mm comes at that rate to a correlation of 0.97, 0.74 at the stated one. Now there is something
@@ -308,6 +309,7 @@ stored_figures.course(rates) if rates else None
 # Data: {download}`strong, rate 0.1 <../data/zhou2020/workshop/strong-clean-gentle.nc>`,
 # {download}`hybrid, rate 0.1 <../data/zhou2020/workshop/hybrid4-gentle.nc>`,
 # {download}`conditions, rate 0.1 <../data/zhou2020/workshop/conditions-gentle.nc>`,
+# {download}`moderate, rate 0.1 <../data/zhou2020/workshop/moderate-clean-gentle.nc>`,
 # {download}`strong with noise, rate 0.1 <../data/zhou2020/workshop/strong-noise-gentle.nc>`.
 
 # %% tags=["hide-cell"]
@@ -329,6 +331,10 @@ if len(asked) == 5:
         float(asked[n]["gradient_accuracy"].mean()) for n in ("hybrid2", "moderate-noise", "strong-noise")
     ]
     assert np.allclose(pairs_of, (0.92, 0.50, 0.84), atol=0.006), pairs_of
+near = stored("moderate-clean-gentle").get("moderate-clean-gentle")
+if near is not None:
+    assert abs(float(near["gradient_accuracy"].mean()) - 0.96) < 0.006, near["gradient_accuracy"]
+    assert float(near["gradient_accuracy"].min()) > 0.95
 calm = stored("strong-noise-gentle").get("strong-noise-gentle")
 if calm is not None and "strong-noise" in asked:
     ends = [float(run["gradient_correlation"].mean()) for run in (calm, asked["strong-noise"])]
