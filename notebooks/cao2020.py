@@ -23,7 +23,7 @@
 # |---|---|
 # | **Goals** | know what a focused probe leaves on a detector; make images of it by dark field, centre of mass and ptychography; teach a network on half of a scan and see where it fails |
 # | **You need** | Fourier transforms; [notation](../book/notation.md) |
-# | **Time** | 40 minutes to read, 45 for the exercises; the live cells run in a minute on two cores |
+# | **Time** | 40 minutes to read, 45 for the exercises; the live cells and solutions run in a minute and a half on one core |
 # | **Memory, GPU** | below 2 GB; no GPU |
 # :::
 #
@@ -467,7 +467,7 @@ row(
 ) if every else None
 
 # %% [markdown]
-# **Takeaway.** The figure to decide by. At 10³ electrons per Å² the network of many materials, although it has seen no MoS₂, errs little more than half as much as the networks that learned from the other half of this very crystal, and half as much as ptychography or anything that learns nothing. From 10⁵ on ptychography is the best. Side bands and parallax end at 1.2 Å, where the lens does; a defocused probe helps neither side bands nor ptychography. A network that learns from this scan alone, without a label or a truth, is better than the direct methods at 10⁵, and not as good as ptychography, which learns from the same. To let the network of many materials learn on in that way does not pay: its errors grow, and most of that is a wrong scale. A reason may be, which is not tested here, that neither what atoms have beyond the steps of the scan nor the electrons that moving atoms scatter are in the model. Data: {download}`direct <../data/cao2020/workshop/direct.nc>`.
+# **Takeaway.** The figure to decide by. At 10³ electrons per Å² the network of many materials, although it has seen no MoS₂, errs little more than half as much as the networks that learned from the other half of this very crystal, and half as much as ptychography or anything that learns nothing; at 10⁴ it is still the best. From 10⁵ on ptychography is the best. Side bands and parallax end at 1.2 Å, where the lens does; a defocused probe helps neither side bands nor ptychography. A network that learns from this scan alone, without a label or a truth, is better than the direct methods at 10⁵, and not as good as ptychography, which learns from the same. To let the network of many materials learn on in that way does not pay: its errors grow, and most of that is a wrong scale. A reason may be, which is not tested here, that neither what atoms have beyond the steps of the scan nor the electrons that moving atoms scatter are in the model. Data: {download}`direct <../data/cao2020/workshop/direct.nc>`.
 
 # %% tags=["hide-cell"]
 if every:
@@ -482,7 +482,7 @@ if every:
         each |= {"many": at[""], "adapted": at["adapted_"], "alone": at["alone_"]}
         each |= {name: float(plain_ways.sel(way=name)) for name in ("ssb", "parallax")}
         best = min(each, key=each.get)
-        assert best in {1e3: ("many", "adapted")}.get(dose, ("label",)), each
+        assert best in (("many", "adapted") if dose < 1e5 else ("label",)), each
         # Learning on: no nearer to the truth.
         assert each["adapted"] > 0.97 * each["many"], each
         assert float(mean["adapted_error"].sel(dose=dose)) > float(mean["error"].sel(dose=dose))

@@ -21,7 +21,7 @@
 # |---|---|
 # | **Goals** | see what images, a hologram and a scan make of the same atoms with as many electrons; say what each method must know, and how it fails; choose one |
 # | **You need** | Fourier transforms; [notation](../book/notation.md); the other chapters where you want to know how a method works |
-# | **Time** | 30 minutes to read, 55 for the exercises; the live cells run in a minute on two cores |
+# | **Time** | 30 minutes to read, 55 for the exercises; the live cells and solutions run in a minute on one core |
 # | **Memory, GPU** | below 2 GB; no GPU |
 # :::
 #

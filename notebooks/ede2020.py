@@ -23,7 +23,7 @@
 # |---|---|
 # | **Goals** | compute the exit wave of any crystal along any zone axis; say what it means that a phase is wrong by so much; train a network that guesses phases from amplitudes, and know what it has not seen |
 # | **You need** | Fourier transforms; [notation](../book/notation.md) |
-# | **Time** | 40 minutes to read, 40 for the exercises; the live cells run in a minute on two cores |
+# | **Time** | 40 minutes to read, 40 for the exercises; the live cells and solutions run in a minute and a half on one core |
 # | **Memory, GPU** | below 2 GB; no GPU |
 # :::
 #

@@ -24,7 +24,7 @@
 # |---|---|
 # | **Goals** | compute the exit wave of a flake and the images that a microscope takes of it; get the wave back, by moduli, by likelihood and by a network; know when to trust it |
 # | **You need** | Fourier transforms; [notation](../book/notation.md) |
-# | **Time** | 60 minutes to read, 35 for the exercises; the live cells run in two minutes on two cores |
+# | **Time** | 60 minutes to read, 35 for the exercises; the live cells and solutions run in two minutes on one core |
 # | **Memory, GPU** | below 2 GB; no GPU |
 # :::
 #

@@ -24,7 +24,7 @@
 # |---|---|
 # | **Goals** | compute large-angle diffraction patterns of a crystal exactly and fast; see when such a pattern is converged and when not; judge what a network that predicts them is compared with |
 # | **You need** | Fourier series, eigenvectors of a matrix; [notation](../book/notation.md) |
-# | **Time** | 45 minutes to read, 50 for the exercises; the live cells run in a minute and a half on two cores |
+# | **Time** | 45 minutes to read, 50 for the exercises; the live cells and solutions run in two minutes on one core |
 # | **Memory, GPU** | below 2 GB; no GPU |
 # :::
 #

@@ -24,7 +24,7 @@
 # |---|---|
 # | **Goals** | see how a magnetic film turns the phase of an electron wave; bring the phase back from defocused images in three ways; know when each of them fails, and why; retrieve the microscope with the phase |
 # | **You need** | Fourier transforms; [notation](../book/notation.md) and [conventions](conventions.ipynb) |
-# | **Time** | 45 minutes to read, 55 for the exercises; the live cells run in about a minute on two cores |
+# | **Time** | 45 minutes to read, 55 for the exercises; the live cells and solutions run in two minutes on one core |
 # | **Memory, GPU** | below 2 GB; no GPU |
 # :::
 #
