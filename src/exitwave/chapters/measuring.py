@@ -159,8 +159,8 @@ def _numbers(benchmark: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _book(root: Path, wanted: str, folder: Path, *, fresh: bool, echo: Echo) -> Measured:
-    if wanted == BUILT:
-        return built_book(root / "_build" / "html")
+    if wanted == BUILT:  # that of the clone is weighed when it is built
+        return Measured({}) if fresh else built_book(root / "_build" / "html")
     if not fresh:
         return Measured({}, {FRESH: "not asked for"}, frozenset({FRESH}))
     echo("book: from a fresh clone, some 15 minutes")
@@ -181,7 +181,8 @@ def fresh_book(root: Path, log: Path) -> Measured:
     Returns
     -------
     Measured
-        ``seconds`` in all, of each notebook by its name; ``peak_gb``, of the largest process, in 1e9 bytes.
+        ``seconds`` in all, of each notebook by its name; ``peak_gb``, of the largest process, in 1e9 bytes;
+        and what :func:`built_book` says of it.
     """
     environment = {
         name: value
@@ -204,9 +205,10 @@ def fresh_book(root: Path, log: Path) -> Measured:
         seconds = time.monotonic() - begin
         if process.returncode:
             return Measured({}, {FRESH: f"make book failed in a fresh clone: see {log.name}"})
+        weighed = built_book(clone / "_build" / "html").numbers
     unit = 1 if sys.platform == "darwin" else 1024
     numbers = {"seconds": seconds, "peak_gb": used.ru_maxrss * unit / 1e9}
-    return Measured({FRESH: numbers | notebook_seconds(log.read_text(encoding="utf-8"))})
+    return Measured({FRESH: numbers | notebook_seconds(log.read_text(encoding="utf-8")), **weighed})
 
 
 def notebook_seconds(said: str) -> dict[str, float]:
