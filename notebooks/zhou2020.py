@@ -743,18 +743,23 @@ assert abs(flat - float(centred.abs().mean() / centred.square().mean().sqrt())) 
 # It is mean|φ| / rms(φ), the ratio of two averages of the same phase: below 1 only by how uneven |φ| is.
 
 # %% [markdown]
+# For the next two, the same images with twice the pixel size:
+
+# %%
+coarse = hybrid  # which has few pixels at smoke scale
+if parameters.scale != "smoke":
+    twice = {"pixels": parameters.pixels // 2, "sampling": 2 * parameters.sampling}
+    coarse = scene.simulate(hybrid.parameters.changed(**twice))
+
+# %% [markdown]
 # **4** (15 minutes). Take away the preconditioner of the quasi-Newton method by giving all Fourier components one scale, and
-# count what it needs now; twice the pixel size makes it quick. Hint: `Instrument.phase_curvature` returns what it divides by.
+# count what it needs now for `coarse`. Hint: `Instrument.phase_curvature` returns what it divides by.
 
 # %% tags=["solution", "hide-cell"]
 from unittest.mock import patch
 
 from exitwave.simulate.instrument import Instrument
 
-coarse = hybrid  # which has few pixels at smoke scale
-if parameters.scale != "smoke":
-    twice = {"pixels": parameters.pixels // 2, "sampling": 2 * parameters.sampling}
-    coarse = scene.simulate(hybrid.parameters.changed(**twice))
 with patch.object(
     Instrument, "phase_curvature", lambda _, shape, *__: torch.ones(shape[0], shape[1] // 2 + 1)
 ):
@@ -768,7 +773,7 @@ assert parameters.scale == "smoke" or unscaled < scaled, (unscaled, scaled)
 
 # %% [markdown]
 # **5** (15 minutes). Which single image tells most about the phase? Give the quasi-Newton method one of the four images and the one
-# in focus, again of twice the pixel size. Hint: `dataclasses.replace(scene, defocused=..., transfer=..., instrument=...)`.
+# in focus. Hint: `dataclasses.replace(coarse, defocused=..., transfer=..., instrument=...)`.
 
 # %% tags=["solution", "hide-cell"]
 from dataclasses import replace
