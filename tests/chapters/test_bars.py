@@ -308,6 +308,20 @@ class TestCommand:
         monkeypatch.setattr(measuring, "measure", lambda *_, **__: pytest.fail("it was measured"))
         assert exitwave("bars", *arguments)[0] == 2
 
+    def test_numbers_of_the_book_are_kept_beside_the_others(self, tmp_path, monkeypatch):
+        size = Measured({"book::built": {"megabytes": 50.0}}, {}, frozenset(), {"machine": "a"})
+        before = measured(1.0, 3.0)
+        monkeypatch.setattr(measuring, "stored_file", lambda: tmp_path / "numbers.json")
+        with pytest.raises(InputError, match="no numbers are stored"):
+            measuring.beside_stored(size)
+        lacking = Measured(before.numbers, {"book::built": "failed"}, frozenset(), {"machine": "a"})
+        measuring.write(lacking, tmp_path / "numbers.json")
+        joined = measuring.beside_stored(size)
+        assert joined.numbers == {**before.numbers, **size.numbers}
+        assert joined.missing == {}
+        with pytest.raises(InputError, match="another machine"):
+            measuring.beside_stored(Measured(size.numbers, {}, frozenset(), {"machine": "b"}))
+
 
 class TestPage:
     def test_exponents_of_a_law_are_found(self):

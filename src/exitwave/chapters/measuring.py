@@ -345,6 +345,25 @@ def stored() -> Measured | None:
     return read(path) if path.is_file() else None
 
 
+def beside_stored(book: Measured) -> Measured:
+    """Return the stored numbers with those of the book itself anew, which take as long as all others.
+
+    Raises
+    ------
+    InputError
+        If none are stored, or they are of another machine.
+    """
+    before = read(stored_file())
+    if before.about.get("machine") != book.about.get("machine"):
+        raise InputError("the stored numbers are of another machine: measure all of them, without names")
+    missing = {name: why for name, why in before.missing.items() if not name.startswith("book::")}
+    skipped = {name for name in before.skipped if not name.startswith("book::")}
+    return Measured(
+        {**before.numbers, **book.numbers}, {**missing, **book.missing}, frozenset(skipped | book.skipped),
+        before.about,
+    )  # fmt: skip
+
+
 def _json(path: Path) -> dict[str, Any]:
     """Return what a file of JSON holds; of a process that was killed, nothing or half of it."""
     try:

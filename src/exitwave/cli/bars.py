@@ -44,8 +44,11 @@ def bars(
     from exitwave.project import project_root, runs_folder
 
     chosen = judging.selected(name or [])
-    if store and name:
-        raise InputError("numbers of the book belong to one run: leave out the names, or --store")
+    apart = bool(name) and all(row.benchmark.startswith("book::") for bar in chosen for row in bar.rows)
+    if store and name and not apart:
+        raise InputError(
+            "numbers that are kept belong to one run, those of the book aside: leave out the names, or --store"
+        )
     if (source is not None or stored) and (store or fresh or peers):
         raise InputError(
             "--from and --stored measure nothing: leave them out, or --store, --fresh and --peers"
@@ -60,7 +63,8 @@ def bars(
         measured = measuring.measure(project_root(), wanted, fresh=fresh, peers=peers, echo=err.print)
         measuring.write(measured, folder / "benchmarks.json")
         if store:
-            err.print(str(measuring.write(measured, measuring.stored_file())))
+            kept = measuring.beside_stored(measured) if apart else measured
+            err.print(str(measuring.write(kept, measuring.stored_file())))
     judged = [judging.judge(bar, measured, strict=strict) for bar in chosen]
     lines = judging.report(judged, measured.about)
     measuring.write_lines(lines, folder / "bars.jsonl")
