@@ -47,7 +47,7 @@ def bars(
     apart = bool(name) and all(row.benchmark.startswith("book::") for bar in chosen for row in bar.rows)
     if store and name and not apart:
         raise InputError(
-            "numbers that are kept belong to one run, those of the book aside: leave out the names, or --store"
+            "numbers that are kept belong to one run, but for the book's own: leave out the names, or --store"
         )
     if (source is not None or stored) and (store or fresh or peers):
         raise InputError(
