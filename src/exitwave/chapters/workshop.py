@@ -32,6 +32,8 @@ _PLAIN = (
     (re.compile(r"\{download\}`([^`<]+?) *<[^`]*>`"), r"\1"),
     (re.compile(r"^:::\{admonition\} *(.+)$", re.MULTILINE), r"**\1**"),
     (re.compile(r"^:(?:::|class: .*)$", re.MULTILINE), ""),
+    (re.compile(r"^```\{literalinclude\} .*\n(?:^:.*\n)*^```\n?", re.MULTILINE), ""),
+    (re.compile(r"!\[([^\]]+)\]\(\.\./book/_static/[^)]*\)"), r"*\1: in the book*"),
     (re.compile(r"\]\(\.\./book/([\w-]+)\.md"), r"](../../html/book/\1.html"),
     (re.compile(r"\]\(([\w-]+)\.ipynb"), r"](../student/\1.ipynb"),
 )  # fmt: skip

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,7 +112,8 @@ class Terminal:
     def close(self) -> None:
         """End the process."""
         if self._process.stdin is not None and self._process.stdout is not None:
-            self._process.stdin.close()
+            with suppress(BrokenPipeError):  # what was written to a process that is gone
+                self._process.stdin.close()
             self._process.wait()
             self._process.stdout.close()
         self._errors.close()
