@@ -63,8 +63,8 @@ def test_means_choices_and_correlations_are_those_of_the_crops(found):
 
 
 def test_physics_tells_more_than_a_constant_phase(found):
-    # These crystals are small and light; a network that has learned nothing is no help. A set has four crops, of
-    # which one may end in another minimum by the rounding of a processor: all eight are compared.
+    # These crystals are small and light; a network that has learned nothing is no help. A set has four crops,
+    # of which one may end in another minimum by the rounding of a processor: all eight are compared.
     zero, constant = (
         sum(float(found[f"{name}_{way}"]) for name in physics.SETS) for way in ("zero", "constant")
     )
