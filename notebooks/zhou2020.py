@@ -666,6 +666,8 @@ from subprocess import run
 
 from IPython.display import Image, display
 
+from exitwave.papers.pictures import shrunk
+
 side = 64 if parameters.scale == "smoke" else 128
 commands = (
     f"simulate lorentz -p specimen=bars -p pixels={side} -p sampling=100 -p images=4 -p noise=0.05 -o images.nc",
@@ -677,7 +679,7 @@ with tempfile.TemporaryDirectory() as folder:
         full = [sys.executable, "-m", "exitwave.cli", *command.split()]
         done = run(full, cwd=folder, env=plain, capture_output=True, text=True, check=True)
         print(f"$ exitwave {command}\n{done.stdout}")
-    display(Image((Path(folder) / "phase.png").read_bytes()))
+    display(Image(shrunk((Path(folder) / "phase.png").read_bytes(), 900)))
 
 # %% [markdown]
 # **Takeaway.** A residual near that of noise alone means that the phase explains the image; one above three times the noise
