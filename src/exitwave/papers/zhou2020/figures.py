@@ -44,7 +44,7 @@ def specimen(scene: scenes.Scene) -> Any:
 
 def focal_series(parameters: Parameters) -> Any:
     """Show images of one specimen, without noise, on a slider over the defocus."""
-    defoci = np.array([-1.6, -0.4, -0.15, 0.0, 0.15, 0.4, 1.6])
+    defoci = np.array([-1.6, -0.15, 0.0, 0.15, 1.6])
     film = films.film(parameters)
     shape = (film.coverage.shape[0], film.coverage.shape[1])
     microscope = scenes.instrument(parameters, film.sampling, tuple(defoci * MILLIMETRE))
