@@ -16,8 +16,8 @@
 #
 # Each `exitwave retrieve` on a file that another program wrote: what the file does not say, how to say it, what comes
 # back, and what a mistake looks like. The files are written when the book is built, in the format of the program that
-# each stands for, and never by this package. What is in them is simulated and small, so that the truth is known: a hidden
-# cell holds each result against that.
+# each stands for, and never by this package. What is in them is simulated and small, so that the truth is known: hidden
+# cells hold results against it, but for one-shot (its modulus only) and ptychography (its loss only).
 #
 # For all commands:
 #

@@ -1,5 +1,6 @@
 """The command line: what goes well, and what goes wrong in exactly one line."""
 
+import itertools
 import json
 import os
 import re
@@ -228,6 +229,15 @@ class TestHelp:
                 status, output, errors = call(*words, option)
                 assert (status, errors) == (0, "")
                 assert " ".join(("exitwave", *words)) in output
+
+    def test_knows_each_option_that_the_readme_names(self, call):
+        readme = (ROOT / "README.md").read_text(encoding="utf-8")
+        for named in re.findall(r"^\| `exitwave ([^`]+)`", readme, re.MULTILINE):
+            words = tuple(itertools.takewhile(str.islower, named.split()))
+            known = [each for each in self.commands() if each == words[: len(each)]]
+            _, output, _ = call(*max(known, key=len), "--help")
+            for option in re.findall(r"--[a-z-]+", named):
+                assert option in output, (named, option)
 
     def test_is_quick(self):
         heavy = {"torch", "xarray", "numpy", "distributed"}
