@@ -4,9 +4,9 @@ From a function, every definition of exitwave that it uses is followed, through 
 the sources (nothing is run). Comments, docstrings and formatting do not enter, nor does what merely
 stands in the same file: a stored result goes stale when something that made it has changed.
 
-How a file is replaced, and which errors are told of a damaged one, makes no result. Where only that was
-mended in a definition, ``mended.yml`` keeps how it read before, which enters in the place of just that new
-version: the next change of it counts again.
+How a file is replaced, which errors are told of a damaged one, and how fast the same bits are computed makes
+no result. Where only that was mended in a definition, ``mended.yml`` keeps how it read before. That enters in
+the place of just that new version: the next change of it counts again.
 """
 
 from __future__ import annotations

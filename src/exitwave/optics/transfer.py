@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from exitwave.errors import InputError
-from exitwave.optics.aberrations import Aberrations, gradient_of, phase_of
+from exitwave.optics.aberrations import ABERRATION_NAMES, Aberrations, gradient_of, phase_of
 from exitwave.optics.beam import wavelength
 from exitwave.optics.grids import Value, check_batch, checked, is_zero, on_grid, sampling_pair, working_grid
 
 Edge = float | Literal["pixel"]
 _SEMIANGLE = "aperture half angle (rad)"
+_AZIMUTHAL = tuple(name for name in ABERRATION_NAMES if name.startswith("C") and not name.endswith("0"))
 
 
 def transfer_function(
@@ -88,8 +89,13 @@ def transfer_function(
     focal_spread = checked(focal_spread, "focal spread (Å)", least=0.0)
     angular_spread = checked(angular_spread, "angular spread (rad)", least=0.0)
     cutoff = math.pi if aperture is None else checked(aperture, _SEMIANGLE, positive=True)
-    check_batch(energy, focal_spread, angular_spread, cutoff, *aberrations.values())
+    values = (energy, focal_spread, angular_spread, cutoff, *aberrations.values())
+    check_batch(*values)
     ky, kx = working_grid(shape, sampling, device)
+    # What is round mirrors from a quarter of the plane; gradients are summed over the whole.
+    mirrored = _is_round(aberrations) and not any(isinstance(v, Tensor) and v.requires_grad for v in values)
+    if mirrored:
+        ky, kx = ky[: shape[0] // 2 + 1], kx[:, : shape[1] // 2 + 1]
     lam = wavelength(on_grid(energy, ky))
     amplitude = torch.ones_like(ky)
     if not (is_zero(focal_spread) and is_zero(angular_spread)):
@@ -97,7 +103,27 @@ def transfer_function(
         amplitude = torch.exp(-_damping(ky, kx, lam, aberrations, *spreads, coupled))
     if aperture is not None:
         amplitude = amplitude * _disk(ky, kx, lam, cutoff, aperture_edge, _steps(shape, sampling))
-    return _polar(amplitude, -phase_of(ky, kx, lam, aberrations), dtype)
+    made = _polar(amplitude, -phase_of(ky, kx, lam, aberrations), dtype)
+    return mirror(mirror(made, shape[0], -2), shape[1], -1) if mirrored else made
+
+
+def _is_round(aberrations: Aberrations) -> bool:
+    return all(is_zero(getattr(aberrations, name)) for name in _AZIMUTHAL)
+
+
+def mirror(values: Tensor, number: int, axis: int) -> Tensor:
+    """Return values at all frequencies of an axis in FFT order from those at 0 to the highest.
+
+    Parameters
+    ----------
+    values : Tensor
+        Even in the frequency, ``number // 2 + 1`` of them along `axis`.
+    number : int
+        Pixels along the axis.
+    axis : int
+    """
+    rest = torch.arange(1, (number + 1) // 2, device=values.device).flip(0)
+    return torch.cat([values, values.index_select(axis, rest)], axis)
 
 
 def _damping(

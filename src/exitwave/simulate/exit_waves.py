@@ -26,6 +26,7 @@ from exitwave.optics import (
 )
 from exitwave.optics.grids import checked, sampling_pair
 from exitwave.optics.scattering import ScatteringTable, scattering_factor
+from exitwave.optics.transfer import mirror
 from exitwave.records import Array
 
 # h² / 2π m0 e, V Å²: from a scattering factor (Å) to a potential (Kirkland 2010, Eq. C.1).
@@ -118,15 +119,18 @@ def simulate(
     slices, planes = slices_of(heights, how.thickness)
     steps = [*(planes[1:] - planes[:-1]).tolist(), float(heights.max() - planes[-1]) + how.beyond]
     band = band_limit(how, device).to(wave.real.dtype)
+    atoms = _Atoms(species, how, places.device)
     shared: dict[float, Tensor] = {}
     for i, step in enumerate(steps):
         inside = slices == i
-        projected = projected_potential(species[inside.cpu().numpy()], places[inside, :2], how)
-        phase = (interaction_constant(how.energy) * projected).to(wave.real.dtype)
-        spectrum = torch.fft.fft2(wave * torch.polar(torch.ones_like(phase), phase)) * band
+        projected = _projected(species[inside.cpu().numpy()], places[inside, :2], how, atoms)
+        phase = projected.mul_(interaction_constant(how.energy)).to(wave.real.dtype)
         key = round(step, 6)
         if key not in shared:
-            shared[key] = propagator(how.shape, how.sampling, step, how.energy, dtype=dtype, device=device)
+            shared[key] = band * propagator(
+                how.shape, how.sampling, step, how.energy, dtype=dtype, device=device
+            )
+        spectrum = torch.fft.fft2(wave * torch.polar(torch.ones_like(phase), phase))
         wave = torch.fft.ifft2(spectrum * shared[key])
     return wave
 
@@ -196,19 +200,37 @@ def projected_potential(numbers: Array, places: Tensor, how: Multislice) -> Tens
     Tensor, shape (y, x), float64
         V Å.
     """
-    half = how.shape[1] // 2 + 1
-    ky, kx = frequency_grid(how.shape, how.sampling, places.device)
-    ky, kx = ky[:, 0], kx[0, :half].abs()
-    squared = ky[:, None] ** 2 + kx**2
-    total = torch.zeros(len(ky), half, dtype=torch.complex128, device=places.device)
+    return _projected(numbers, places, how, _Atoms(numbers, how, places.device))
+
+
+class _Atoms:
+    """Scattering factors and smear at the frequencies of half a plane, the same for all slices."""
+
+    def __init__(self, numbers: Array, how: Multislice, device: torch.device) -> None:
+        ky, kx = frequency_grid(how.shape, how.sampling, device)
+        self.ky, self.kx = ky[:, 0], kx[0, : how.shape[1] // 2 + 1].abs()
+        # Even in ky, so that half of these rows has it all.
+        squared = ky[: how.shape[0] // 2 + 1] ** 2 + self.kx**2
+        self.factors = {
+            int(number): mirror(scattering_factor(int(number), squared, how.table), how.shape[0], 0)
+            for number in np.unique(numbers)
+        }
+        self.smear = None
+        if how.displacement:
+            smear = torch.exp(-2 * math.pi**2 * how.displacement * squared)
+            self.smear = mirror(smear, how.shape[0], 0)
+
+
+def _projected(numbers: Array, places: Tensor, how: Multislice, atoms: _Atoms) -> Tensor:
+    total = torch.zeros(len(atoms.ky), len(atoms.kx), dtype=torch.complex128, device=places.device)
     for number in np.unique(numbers):
         x, y = places[torch.as_tensor(numbers == number, device=places.device)].T
-        waves = _wave(ky, y) @ _wave(kx, x).T
-        total = total + scattering_factor(int(number), squared, how.table) * waves
-    smear = torch.exp(-2 * math.pi**2 * how.displacement * squared)
+        total += (_wave(atoms.ky, y) @ _wave(atoms.kx, x).T).mul_(atoms.factors[int(number)])
+    if atoms.smear is not None:
+        total *= atoms.smear
     dy, dx = sampling_pair(how.sampling)
-    projected: Tensor = torch.fft.irfft2(total * smear, s=how.shape)
-    return projected * (POTENTIAL / (dy * dx))
+    projected: Tensor = torch.fft.irfft2(total, s=how.shape)
+    return projected.mul_(POTENTIAL / (dy * dx))
 
 
 def _wave(frequencies: Tensor, places: Tensor) -> Tensor:
