@@ -1,5 +1,8 @@
 """The parameters cell of a chapter and the model of its paper hold together."""
 
+import json
+import subprocess
+import sys
 import types
 from pathlib import Path
 from typing import Literal, Union, get_args, get_origin
@@ -48,6 +51,36 @@ def test_what_is_unset_means_the_value_of_the_scale(chapter):
     assert set(defaults.values()) == {None}
     model = parameters_of(chapter)
     assert model.collect({"scale": "workshop"} | defaults) == model.at("workshop")
+
+
+def test_notebooks_of_this_version_are_read_without_what_takes_seconds_to_import():
+    code = (
+        "import sys\nfrom exitwave.chapters.parameters import notebook_parameters\n"
+        "print(*notebook_parameters(sys.argv[1]), 'nbformat' in sys.modules)"
+    )
+    path = NOTEBOOKS / "zhou2020.ipynb"
+    command = [sys.executable, "-c", code, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == [*notebook_parameters(path), "False"]
+
+
+def test_an_older_notebook_says_the_same(tmp_path):
+    cell = {
+        "cell_type": "code", "language": "python", "metadata": {"tags": ["parameters"]}, "outputs": [],
+        "collapsed": False, "input": ["pixels: int = 8\n", "noise: float = 0.1"],
+    }  # fmt: skip
+    old = {
+        "nbformat": 3,
+        "nbformat_minor": 0,
+        "metadata": {},
+        "worksheets": [{"cells": [cell], "metadata": {}}],
+    }
+    path = tmp_path / "old.ipynb"
+    path.write_text(json.dumps(old))
+    assert {name: each.default for name, each in notebook_parameters(path).items()} == {
+        "pixels": 8,
+        "noise": 0.1,
+    }
 
 
 @pytest.mark.parametrize(
