@@ -122,6 +122,7 @@ class TestRefusals:
             (["text.dm3", *GIVEN], ["text.dm3"]),
             (["text.nc"], ["text.nc"]),
             (["missing.dm3", *GIVEN], ["missing.dm3: no such file"]),
+            ([".", *GIVEN], [".: a folder"]),
         ],
     )
     @pytest.mark.usefixtures("arrays")

@@ -53,12 +53,14 @@ def existing_file(path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     InputError
-        If there is no such file, or `path` is no path.
+        If there is no such file, or `path` is a folder or no path.
     """
     try:
         found = Path(path)
     except TypeError:
         raise InputError(f"{one_line(path)} is not the name of a file: give a path") from None
+    if found.is_dir():
+        raise refuse(found, "a folder: name the file in it")
     if not found.is_file():
         raise refuse(found, "no such file")
     return found
