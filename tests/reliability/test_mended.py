@@ -92,11 +92,44 @@ def of_atoms(make, *, flat):
             yield from (made, free.grad)
 
 
+def encoders(make):
+    """Yield features of as many patterns as an encoder takes at once, and of more."""
+    torch.manual_seed(0)
+    encoder = make((24, 24), 16, (8, 16, 32))
+    for number in (1, 2, 300, 512, 513, 600, 1024, 1025, 2000):
+        # Of a generator of its own: the two versions take turns.
+        patterns = torch.rand(number, 24, 24, generator=torch.Generator().manual_seed(number)) ** 3
+        with torch.no_grad():
+            made = encoder(patterns)
+        yield made
+        if number < 600:
+            made = encoder(patterns)
+            (made**2).sum().backward()
+            yield from (made, encoder.linear.weight.grad)
+
+
+class Cut(torch.nn.Module):
+    def forward(self, seen):
+        return seen.sum((3, 4))[:, None]
+
+
+def predictions(make):
+    """Yield images of scans of whole blocks and others."""
+    for rows in (16, 17, 23, 24, 31):
+        for columns in (16, 19, 24, 30, 40):
+            seen = torch.rand(rows, columns, 3, 5, generator=torch.Generator().manual_seed(rows * columns))
+            yield make(Cut(), seen)
+
+
 SAME_BITS = {
     "exitwave.optics.transfer:transfer_function": lenses,
     "exitwave.simulate.exit_waves:simulate": partial(of_atoms, flat=False),
     "exitwave.simulate.exit_waves:projected_potential": partial(of_atoms, flat=True),
+    "exitwave.networks.scannet:_Encoder": encoders,
+    "exitwave.retrieve.learned_scan:predict": predictions,
 }
+# Sums in a library of matrices, which may take another way on another processor.
+ROUNDED = {"exitwave.networks.scannet:_Encoder": 1e-6}
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -106,10 +139,11 @@ def test_none_makes_another_result(key):
     if key not in SAME_BITS:
         assert key.startswith(PLUMBING)
         return
-    pairs = zip(SAME_BITS[key](now), SAME_BITS[key](before(key)), strict=True)
-    compared = [bool(torch.equal(one, other)) for one, other in pairs]
-    assert len(compared) > 20
-    assert all(compared), compared.count(False)
+    pairs = list(zip(SAME_BITS[key](now), SAME_BITS[key](before(key)), strict=True))
+    with torch.no_grad():
+        apart = [float((one - other).abs().max() / other.abs().max()) for one, other in pairs]
+    assert len(apart) > 15
+    assert max(apart) <= ROUNDED.get(key, 0.0), apart
 
 
 @pytest.fixture

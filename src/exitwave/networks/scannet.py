@@ -17,6 +17,7 @@ from exitwave.networks.unet import UNet
 from exitwave.optics.grids import Value, check_batch, checked
 
 _SMALL = 0.1  # by which what the deep path adds to the linear one begins smaller
+_AT_ONCE = 512  # patterns, of which all layers stay in the cache, where nothing is kept for gradients
 
 
 def scan_conditions(dose: Value, semiangle: Value, defocus: Value) -> Tensor:
@@ -69,6 +70,10 @@ class _Encoder(nn.Module):
 
     def forward(self, patterns: Tensor) -> Tensor:
         """Map (pattern, ky, kx), FFT order, to (pattern, feature)."""
+        if not torch.is_grad_enabled() and len(patterns) > _AT_ONCE:
+            # Of like sizes: sums over a few patterns are rounded otherwise.
+            parts = patterns.tensor_split(math.ceil(len(patterns) / _AT_ONCE))
+            return torch.cat([self(some) for some in parts])
         x = scaled(patterns, "mean")
         found = self.linear(x.flatten(1))
         x = x.clamp_min(0).sqrt()[:, None]

@@ -55,7 +55,7 @@ def predict(network: nn.Module, seen: Tensor, told: Tensor | None = None) -> Ten
     down, along = (torch.arange(n + (-n) % BLOCK) for n in (rows, columns))
     down, along = torch.minimum(down, 2 * rows - 2 - down), torch.minimum(along, 2 * columns - 2 - along)
     with torch.no_grad():
-        made = network(seen[down][:, along].float()[None], *([] if told is None else [told]))
+        made = network(seen[down[:, None], along].float()[None], *([] if told is None else [told]))
     if made.shape != (1, 1, len(down), len(along)) or not bool(made.isfinite().all()):
         raise InputError(
             f"the network makes {tuple(made.shape)} of {len(down)} x {len(along)} positions, not a finite "
