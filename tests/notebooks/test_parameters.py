@@ -53,7 +53,7 @@ def test_what_is_unset_means_the_value_of_the_scale(chapter):
     assert model.collect({"scale": "workshop"} | defaults) == model.at("workshop")
 
 
-def test_notebooks_of_this_version_are_read_without_what_takes_seconds_to_import():
+def test_notebooks_of_this_version_are_read_without_what_takes_long_to_import():
     code = (
         "import sys\nfrom exitwave.chapters.parameters import notebook_parameters\n"
         "print(*notebook_parameters(sys.argv[1]), 'nbformat' in sys.modules)"

@@ -153,7 +153,7 @@ def read_notebook(path: str | os.PathLike[str]) -> Any:
 def _cells(path: Path) -> list[tuple[str, str, list[str]]]:
     """Return kind, source and tags of each cell.
 
-    Without nbformat, whose import takes up to five seconds, where the file is as this version writes it.
+    Without nbformat, whose import takes over a second, where the file is as this version writes it.
     """
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
