@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from exitwave.chapters import book, offline
+from exitwave.chapters import execute as execute_module
 from exitwave.chapters.execute import (
     ChapterError,
     check_parameters,
@@ -238,6 +240,29 @@ def test_a_failing_cell_is_named_and_leaves_no_output(
         execute(source, tmp_path / "out.ipynb", {"images": 3})
     assert {path.name for path in tmp_path.iterdir()} == {"bad.ipynb", "out.failed.ipynb"}
     assert capfd.readouterr().err == "bad: running 5 cells\n"
+
+
+@pytest.mark.parametrize("deaths", [2, 3])
+def test_a_kernel_that_dies_before_the_first_cell_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaths: int
+) -> None:
+    """As where two that start at once have chosen one port; three times at most."""
+    whole, left = execute_module._kernel_manager(), [deaths]
+
+    class Dies(whole):  # type: ignore[misc, valid-type]
+        def format_kernel_cmd(self, extra_arguments: list[str] | None = None) -> list[str]:
+            left[0] -= 1
+            command: list[str] = super().format_kernel_cmd(extra_arguments)
+            return command if left[0] < 0 else [sys.executable, "-c", "raise SystemExit(1)"]
+
+    monkeypatch.setattr(execute_module, "_kernel_manager", lambda: Dies)
+    source, output = write_notebook(tmp_path / "n.ipynb", PARAMETERS, "6 * 7"), tmp_path / "out.ipynb"
+    if deaths == 2:
+        assert "42" in execute(source, output, progress=False).read_text(encoding="utf-8")
+        return
+    with pytest.raises(ChapterError, match=r"^n\.ipynb: the kernel died: Kernel died before replying"):
+        execute(source, output, progress=False)
+    assert not output.exists()
 
 
 def test_a_failing_cell_fails_the_build_and_keeps_the_old_book(copy: Path) -> None:

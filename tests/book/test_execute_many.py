@@ -11,6 +11,7 @@ import nbformat
 import pytest
 from test_book import write_notebook
 
+from exitwave.chapters import execute_many as module
 from exitwave.chapters.execute import ChapterError
 from exitwave.chapters.execute_many import execute_many
 
@@ -99,3 +100,13 @@ def test_kernels_end_when_the_caller_is_killed(tmp_path):
     caller.send_signal(signal.SIGKILL)
     caller.wait()
     assert all(gone(each.read_text()) for each in names)
+
+
+def test_a_fault_that_nobody_expected_is_told_too(tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise TypeError("two\nlines")
+
+    monkeypatch.setattr(module, "execute", fail)
+    monkeypatch.setattr(module, "_end_with", lambda _: None)
+    assert module._main(str(tmp_path / "n.ipynb"), str(tmp_path / "out.ipynb"), "{}") == module._REFUSED
+    assert capsys.readouterr().out == "n.ipynb: TypeError: two lines\n"

@@ -99,5 +99,5 @@ def test_what_is_no_file_is_refused(tmp_path):
     pickled.touch()
     assert "ends in .db or .json" in refused(pickled)
     assert "no such file" in refused(tmp_path / "none.db")
-    assert "no such file" in refused(tmp_path)
+    assert "a folder" in refused(tmp_path)
     assert "not the name of a file" in refused(None)

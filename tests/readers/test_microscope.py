@@ -304,7 +304,7 @@ def test_other_records_are_refused(tmp_path):
 
 def test_no_file_no_format(tmp_path):
     assert "no such file" in refused(tmp_path / "none.dm3")
-    assert "no such file" in refused(tmp_path)
+    assert "a folder" in refused(tmp_path)
     assert "at least one" in refused([])
     assert "not the name" in refused(5)
     (tmp_path / "a.prz").write_bytes(b"PK")

@@ -227,7 +227,7 @@ def test_comments_blank_lines_and_line_ends_do_not_matter(scratch):
 
 def test_a_missing_file_is_one_line(tmp_path):
     assert "no such file" in refused(tmp_path / "none.ovf")
-    assert "no such file" in refused(tmp_path)
+    assert "a folder" in refused(tmp_path)
     assert "no such file" in refused(tmp_path / "a\nb.ovf")
     assert "no such file" in refused("a\0b.ovf")
     assert "not the name" in refused(5)

@@ -24,6 +24,9 @@ from exitwave.errors import RunError
 
 __all__ = ["ChapterError", "Parameter", "check_parameters", "coerce", "execute", "notebook_parameters"]
 
+_STARTS = 3  # of a kernel at most
+_NEVER_BEGAN = "before replying to kernel_info"  # jupyter_client
+
 
 class ChapterError(RunError):
     """A chapter failed to run or a page to build; the message is one line."""
@@ -85,13 +88,13 @@ def _run(
     source: Path, output: Path, parameters: dict[str, object], cwd: Path, step: Callable[[int], None]
 ) -> None:
     import papermill
-    from nbclient.exceptions import CellControlSignal, DeadKernelError
+    from nbclient.exceptions import CellControlSignal
     from papermill.exceptions import PapermillExecutionError
 
     def on_cell_start(cell: object, cell_index: int) -> None:  # noqa: ARG001  (nbclient's hook)
         step(cell_index)
 
-    try:
+    def start() -> None:
         papermill.execute_notebook(
             str(source),
             str(output),
@@ -103,13 +106,31 @@ def _run(
             kernel_manager_class=_kernel_manager(),
             resources={"metadata": {"path": str(cwd)}},
         )
+
+    try:
+        _begun(start)
     except PapermillExecutionError as error:
         said = _last_line(error.evalue)
         reason = f"{error.ename}: {said}" if said else error.ename
         number = _cell_number(output, error.cell_index)
         raise ChapterError(f"{source.name}: cell {number} failed: {reason}") from error
-    except (DeadKernelError, CellControlSignal) as error:
+    except (RuntimeError, CellControlSignal) as error:  # nbclient's DeadKernelError is one of the first
         raise ChapterError(f"{source.name}: the kernel died: {_last_line(str(error))}") from error
+
+
+def _begun(start: Callable[[], None]) -> None:
+    """Call what starts a kernel and runs cells; again where the kernel died before the first of them.
+
+    Of two that start at once, in two processes, both may have chosen one port.
+    """
+    for left in reversed(range(_STARTS)):
+        try:
+            start()
+        except RuntimeError as error:
+            if not left or _NEVER_BEGAN not in str(error):
+                raise
+        else:
+            return
 
 
 def _kernel_manager() -> type:

@@ -120,6 +120,9 @@ def _main(source: str, output: str, parameters: str) -> int:
     except (InputError, RunError, OSError) as error:
         print(error)
         return _REFUSED
+    except Exception as error:  # a fault of ours: the standard error of this process is not seen
+        print(f"{Path(source).name}: {type(error).__name__}: {' '.join(str(error).split())}")
+        return _REFUSED
     return 0
 
 
