@@ -51,7 +51,8 @@ def test_each_differs_from_before_and_says_why(key):
 def before(key):
     """Return what was mended as it was, with what it uses as that is now."""
     module, name = key.split(":")
-    space = dict(vars(importlib.import_module(module)))
+    # With what a module imported then and does not need now.
+    space = {"functional": torch.nn.functional} | vars(importlib.import_module(module))
     exec(compile(ast.parse(sources.mended()[key]["before"]), key, "exec"), space)
     return space[name]
 
@@ -99,6 +100,7 @@ def encoders(make):
     for number in (1, 2, 300, 512, 513, 600, 1024, 1025, 2000):
         # Of a generator of its own: the two versions take turns.
         patterns = torch.rand(number, 24, 24, generator=torch.Generator().manual_seed(number)) ** 3
+        patterns = patterns * (patterns > 0.1)  # most of a counted pattern is zero
         with torch.no_grad():
             made = encoder(patterns)
         yield made
@@ -121,12 +123,25 @@ def predictions(make):
             yield make(Cut(), seen)
 
 
+def coarsened(make):
+    """Yield patterns in larger pixels: of counts, of what a dark current was taken from, with a gradient."""
+    for number, shape in enumerate(((3, 4, 48, 48), (1, 1, 8, 16), (5, 24, 4), (2, 128, 128)) * 2):
+        generator = torch.Generator().manual_seed(number)
+        patterns = torch.randn(shape, generator=generator).double()
+        patterns = patterns.clamp_min(0) if number % 2 else patterns.float()
+        patterns.requires_grad_()
+        made = make(patterns)
+        (made**3).sum().backward()
+        yield from (made, patterns.grad)
+
+
 SAME_BITS = {
     "exitwave.optics.transfer:transfer_function": lenses,
     "exitwave.simulate.exit_waves:simulate": partial(of_atoms, flat=False),
     "exitwave.simulate.exit_waves:projected_potential": partial(of_atoms, flat=True),
     "exitwave.networks.scannet:_Encoder": encoders,
     "exitwave.retrieve.learned_scan:predict": predictions,
+    "exitwave.papers.cao2020.methods:coarse": coarsened,
 }
 # Sums in a library of matrices, which may take another way on another processor.
 ROUNDED = {"exitwave.networks.scannet:_Encoder": 1e-6}

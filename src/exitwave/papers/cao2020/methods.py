@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from exitwave.networks import radial, training
 from exitwave.networks.convolution4d import ClusterNet
@@ -208,8 +208,12 @@ def coarse(patterns: Tensor) -> Tensor:
 
     Blocks of an order are those of the other, since half the detector holds whole ones.
     """
-    made = functional.avg_pool2d(patterns.flatten(0, -3)[:, None], BINNING)[:, 0] * BINNING**2
-    return made.reshape(*patterns.shape[:-2], *made.shape[1:])
+    # In the order of torch's pooling, which takes three times as long.
+    parts = [patterns[..., i::BINNING, j::BINNING] for i, j in itertools.product(range(BINNING), repeat=2)]
+    made = parts[0].clone()
+    for part in parts[1:]:
+        made += part
+    return made
 
 
 def convolutional(
