@@ -127,7 +127,7 @@ def test_a_sweep_that_is_refused_fails_the_job(tmp_path):
 
 def test_torchrun_understands_what_it_is_told(tmp_path):
     """Each node is told the same place to meet, its number of processes, and the command as it was given."""
-    shim(tmp_path / "bin", "scontrol", r"printf 'node7\nnode8\n'")
+    shim(tmp_path / "bin", "scontrol", r"printf 'node7\n'; sleep 0.2; printf 'node8\n'")
     shim(tmp_path / "bin", "srun", '"$@"')
     record = "import json, sys; json.dump(sys.argv[1:], open('told.json', 'w'))"
     shim(tmp_path / "bin", "torchrun", f'"{sys.executable}" -c "{record}" "$@"')
