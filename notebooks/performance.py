@@ -58,9 +58,10 @@ if measured is not None:
     display(Markdown(performance.table(chosen)))
 
 # %% [markdown]
-# The exit waves are multislice in both programs; this package puts slices only where there are atoms, so that a tilted
-# flake, whose atoms lie at many heights, gains least. In the LACBED rows Bloch waves in abTEM solve one eigenproblem for
-# each tilt; here tilts that differ by a reciprocal vector share one, or none is solved at all (Chebyshev expansion).
+# The exit waves are multislice in both programs; this package puts slices only where there are atoms, takes the thickest
+# that err no more, and computes once what all of them share. In the LACBED rows Bloch waves in abTEM solve one
+# eigenproblem for each tilt; here tilts that differ by a reciprocal vector share one, or none is solved at all (Chebyshev
+# expansion).
 #
 # ## Retrieval and networks
 
