@@ -251,7 +251,7 @@ def safetensors_tree(rng, content, mark):
             head["__metadata__"]["exitwave"] = json.dumps(_tree(rng, about, mark))
         else:
             head = _tree(rng, head, mark)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):  # changed before
         return number(rng, content, mark)
     text = json.dumps(head).encode()
     text += b" " * (-len(text) % 8)
