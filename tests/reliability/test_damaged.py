@@ -256,6 +256,15 @@ class TestCheckpoints:
         assert all(torch.equal(before[0][k], v) for k, v in other.state_dict().items())
         assert str(its.state_dict()) == before[1]
 
+    @pytest.mark.parametrize("change", [{"format\nb": "x"}, {"data": "two\nlines"}])
+    def test_what_differs_is_one_line(self, tmp_path, change):
+        path = tmp_path / "checkpoint.safetensors"
+        then = {"format": checkpoints.FORMAT, **change}
+        weights.write_tensors(path, {}, {"made_with": then, "scalars": {}})
+        with pytest.raises(InputError, match=r"was made with .*use the same again") as caught:
+            checkpoints.load(path, {"format": checkpoints.FORMAT}, {}, {})
+        assert len(str(caught.value).splitlines()) == 1
+
     @pytest.mark.parametrize("value", [None, "x", [], -1.0, 1e999, {}])
     def test_seconds_that_are_none(self, tmp_path, value):
         path = tmp_path / "checkpoint.safetensors"

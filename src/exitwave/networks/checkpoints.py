@@ -158,10 +158,8 @@ def _under(stored: Tensors, prefix: str) -> Tensors:
 def _compare(path: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     for name in [*now, *then]:
         if then.get(name) != now.get(name):
-            raise InputError(
-                f"{path} was made with {name} {then.get(name)}, not {now.get(name)}: "
-                "use the same again, or another folder"
-            )
+            apart = " ".join(f"{name} {then.get(name)}, not {now.get(name)}".split())  # one line, of any JSON
+            raise InputError(f"{path} was made with {apart}: use the same again, or another folder")
 
 
 def _restore(optimiser: Optimizer, saved: Mapping[str, Any], tensors: Tensors) -> None:
