@@ -518,7 +518,7 @@ if main is not None:
     )
 
 # %% [markdown]
-# **Takeaway.** The network of the paper is some twenty times faster, not orders of magnitude: with steps in units of the curvature ptychography needs ten epochs, which take seconds, where the paper speaks of hours. The linear model is a thousand times faster, and the network of many materials some tens of times ([performance](performance.ipynb), measured on an idle machine), for they read each pattern once. The ledger asks the row by the runs of other clusters (*Locality*): with one pattern a cluster the network is 46 to 210 times faster, with 3 × 3 22 to 36 times, with 7 × 7 10 to 13. So it is the cluster that costs, and an hour of ptychography, some two thousand epochs, would make any of them orders of magnitude. Times were taken while the machine had other work to do, those of ptychography with one pattern most of all.
+# **Takeaway.** The network of the paper is some twenty times faster, not orders of magnitude: with steps in units of the curvature ptychography needs ten epochs, which take seconds, where the paper speaks of hours. The linear model is thousands of times faster, and the network of many materials some tens of times ([performance](performance.ipynb), measured on an idle machine), for they read each pattern once. The ledger asks the row by the runs of other clusters (*Locality*): with one pattern a cluster the network is 46 to 210 times faster, with 3 × 3 22 to 36 times, with 7 × 7 10 to 13. So it is the cluster that costs, and an hour of ptychography, some two thousand epochs, would make any of them orders of magnitude. Times were taken while the machine had other work to do, those of ptychography with one pattern most of all.
 
 # %% tags=["hide-cell"]
 if len(clusters) == 4:
